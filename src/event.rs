@@ -98,7 +98,7 @@ pub enum Event {
     Note(String),
 }
 
-/// The steps of backup, copy, restore, verify and expire.
+/// The steps of backup, copy, restore, verify, expire and prune.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// Check that the node is fit, the directories are right, and the repository is ready.
@@ -129,6 +129,8 @@ pub enum Step {
     Verify,
     /// Remove backups.
     Expire,
+    /// Delete what no backup needs.
+    Prune,
 }
 
 impl Step {
@@ -150,6 +152,7 @@ impl Step {
             Self::Place => "place",
             Self::Verify => "verify",
             Self::Expire => "expire",
+            Self::Prune => "prune",
         }
     }
 }

@@ -127,6 +127,7 @@ pub mod node;
 pub mod pace;
 pub mod parallel;
 pub mod proof;
+pub mod prune;
 pub mod pulse;
 pub mod repository;
 pub mod restore;

@@ -14,6 +14,7 @@ mod days;
 mod hooks;
 mod metrics;
 mod page;
+mod prune;
 mod reading;
 mod refusals;
 mod scavenging;

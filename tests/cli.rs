@@ -16,6 +16,7 @@ mod missing_fields;
 mod overlaps;
 mod pauses;
 mod places;
+mod prune;
 pub(crate) mod release;
 mod scavenging;
 mod settings;

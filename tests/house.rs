@@ -89,6 +89,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "repository",
         ],
     ),
+    ("prune", &["error", "event", "repository", "run"]),
     (
         "archive",
         &[
@@ -181,6 +182,7 @@ const HOUSE: &[(&str, &[&str])] = &[
             "archive",
             "backup",
             "expire",
+            "prune",
             "settings",
         ],
     ),
@@ -212,8 +214,8 @@ const HOUSE: &[(&str, &[&str])] = &[
         "cli",
         &[
             "clock", "timings", "error", "event", "run", "fs", "signals", "manifest", "proof",
-            "verify", "restore", "copy", "archive", "backup", "expire", "settings", "verbs",
-            "agent",
+            "verify", "restore", "copy", "archive", "backup", "expire", "prune", "settings",
+            "verbs", "agent",
         ],
     ),
 ];

@@ -36,6 +36,7 @@ mod node_client;
 mod object_servers;
 mod parsers;
 mod proof_log;
+mod prune;
 mod quiesce;
 mod recorded_node;
 mod restore;

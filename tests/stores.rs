@@ -8,14 +8,15 @@
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kbackup::error::Result;
 use kbackup::format::ReadAt;
 use kbackup::fs::CopyId;
 use kbackup::manifest::{FileSet, Label, Manifest, RelativePath, Row};
 use kbackup::repository::{
-    DirectoryRepository, Held, Interrupted, Listed, MemoryRepository, ObjectRepository, Repository,
-    Writer,
+    DirectoryRepository, Held, Interrupted, Listed, MemoryRepository, ObjectRepository, Prunable,
+    Repository, Writer,
 };
 use kbackup::run::Run;
 use uuid::Uuid;
@@ -305,6 +306,14 @@ impl Repository for TestRepository {
 
     fn interrupted(&self) -> Result<Option<Interrupted>> {
         self.inner().interrupted()
+    }
+
+    fn prunable(&self, grace: Duration) -> Result<Option<Prunable>> {
+        self.inner().prunable(grace)
+    }
+
+    fn leaves_space_to_prune(&self) -> bool {
+        self.inner().leaves_space_to_prune()
     }
 
     fn shares_device_with(&self, path: &Path) -> Result<bool> {

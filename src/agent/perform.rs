@@ -9,7 +9,7 @@ use crate::error::{Error, Kind, Result};
 use crate::manifest::{BackupKind, Label};
 use crate::run::Run;
 use crate::settings::options::{
-    BackupOptions, ExpireOptions, GeneralOptions, ScavengeManner, Verb, VerifyOptions,
+    BackupOptions, ExpireOptions, GeneralOptions, PruneOptions, ScavengeManner, Verb, VerifyOptions,
 };
 use crate::verbs;
 
@@ -64,7 +64,7 @@ pub(super) fn perform(
             Ok(summary.into())
         }
         Verb::Verify(options) => verify(options, general, run),
-        Verb::Expire(options) => expire(options, general, run),
+        Verb::Expire(options) => expire(options, &configuration.prune, general, run),
         _ => Err(Error::new(
             Kind::Failed,
             format!("`{}` is not a job of the agent", order.job),
@@ -137,11 +137,21 @@ fn verify(options: &VerifyOptions, general: &GeneralOptions, run: &Run) -> Resul
     })
 }
 
-fn expire(options: &ExpireOptions, general: &GeneralOptions, run: &Run) -> Result<JobResult> {
+/// In an object store, a removed backup gives its space back only with a prune, so that follows.
+fn expire(
+    options: &ExpireOptions,
+    prune: &PruneOptions,
+    general: &GeneralOptions,
+    run: &Run,
+) -> Result<JobResult> {
     let report = verbs::expire::plan(options, general, run)?.execute(run)?;
+    let pruned = match verbs::prune::prune(prune, general, run)? {
+        Some(report) => report.pruned.bytes,
+        None => 0,
+    };
 
     Ok(JobResult {
-        bytes_stored: report.freed,
+        bytes_stored: report.freed.saturating_add(pruned),
         files_copied: report.removed.len() as u64,
         ..JobResult::default()
     })

@@ -176,7 +176,7 @@ pub struct RunRecord {
     pub repository: Option<Uuid>,
     /// Bytes read from the node's files. For `verify`: bytes hashed.
     pub bytes_read: u64,
-    /// New bytes in the repository. For `expire`: bytes freed.
+    /// New bytes in the repository. For `expire`: bytes freed, those of its prune included.
     pub bytes_stored: u64,
     /// Files copied, in whole or in part. For `expire`: backups removed.
     pub files_copied: u64,

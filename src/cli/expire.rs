@@ -87,6 +87,12 @@ fn plan_text(plan: &ExpirePlan, zone: &Zone) -> String {
     let mut text = table(&["LABEL", "BRANCH", "FINISHED", "", "FREES", "WHY"], rows);
     let _ = match plan.goes.len() {
         0 => writeln!(text, "no backup goes"),
+        number if plan.needs_prune => writeln!(
+            text,
+            "{} to remove; then `kbackup prune` frees {} after its grace time",
+            count(number as u64, "backup"),
+            size(plan.frees)
+        ),
         1 => writeln!(text, "1 backup goes and frees {}", size(plan.frees)),
         number => writeln!(text, "{number} backups go and free {}", size(plan.frees)),
     };
@@ -125,11 +131,15 @@ fn report_text(report: &ExpireReport) -> String {
         );
     }
 
-    let _ = writeln!(
-        text,
-        "removed {} and freed {}",
-        count(report.removed.len() as u64, "backup"),
-        size(report.freed)
-    );
+    let removed = count(report.removed.len() as u64, "backup");
+    let _ = if report.left_to_prune > 0 {
+        writeln!(
+            text,
+            "removed {removed}; `kbackup prune` frees {} after its grace time",
+            size(report.left_to_prune)
+        )
+    } else {
+        writeln!(text, "removed {removed} and freed {}", size(report.freed))
+    };
     text
 }

@@ -15,6 +15,7 @@ mod log_writer;
 mod manual;
 mod output;
 mod progress;
+mod prune;
 mod release;
 mod restore;
 mod show;
@@ -106,6 +107,7 @@ fn dispatch(settings: &Settings, arguments: Vec<OsString>, context: &VerbContext
         Verb::Export(options) => export::run(options, context),
         Verb::Import(options) => import::run(options, context),
         Verb::Expire(options) => expire::run(options, context),
+        Verb::Prune(options) => prune::run(options, context),
         Verb::List(options) => list::run(options, context),
         Verb::Show(options) => show::run(options, context),
         Verb::Status(options) => status::run(options, context),

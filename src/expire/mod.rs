@@ -42,6 +42,8 @@ pub struct ExpirePlan {
     pub stays: Vec<Staying>,
     /// How many bytes of storage come free.
     pub frees: u64,
+    /// They come free only with `kbackup prune`.
+    pub needs_prune: bool,
     #[serde(skip)]
     now: Timestamp,
     #[serde(skip)]
@@ -105,6 +107,8 @@ pub struct ExpireReport {
     pub stays: u64,
     /// How many bytes of storage came free.
     pub freed: u64,
+    /// How many bytes `kbackup prune` deletes later, as the plan counted them.
+    pub left_to_prune: u64,
 }
 
 /// A backup that is gone.
@@ -114,6 +118,8 @@ pub struct Removed {
     pub label: Label,
     /// How many bytes of storage came free with it.
     pub freed: u64,
+    /// How many bytes `kbackup prune` deletes later, as the plan counted them.
+    pub left_to_prune: u64,
 }
 
 /// Decides what stays and what goes, and changes nothing. `now` is the latest time that
@@ -161,6 +167,7 @@ pub fn plan(
         goes: leaving,
         stays,
         frees,
+        needs_prune: repository.leaves_space_to_prune(),
         now,
         zone: time_zone.clone(),
     })
@@ -214,13 +221,15 @@ pub fn execute(repository: &dyn Repository, plan: &ExpirePlan, run: &Run) -> Res
         kept: Vec::new(),
         stays: plan.stays.len() as u64,
         freed: 0,
+        left_to_prune: 0,
     };
 
     // Take the writer's place even if nothing goes: it finishes earlier removals that were
     // interrupted.
     let writer = repository.writer(run)?;
     run.emit(Event::Step(Step::Expire));
-    for Leaving { backup, .. } in &plan.goes {
+    for leaving in &plan.goes {
+        let backup = &leaving.backup;
         run.check()?;
         let decision = decide(repository, &plan.policy, plan.now, &plan.zone)?;
         match decision.on(&backup.label) {
@@ -236,7 +245,7 @@ pub fn execute(repository: &dyn Repository, plan: &ExpirePlan, run: &Run) -> Res
         }
 
         let removal = writer.remove(&backup.label)?;
-        report.add(backup, removal);
+        report.add(leaving, removal);
     }
 
     for kept in &report.kept {
@@ -246,21 +255,28 @@ pub fn execute(repository: &dyn Repository, plan: &ExpirePlan, run: &Run) -> Res
 }
 
 impl ExpireReport {
-    fn add(&mut self, backup: &BackupBrief, removal: Removal) {
-        let rule = match removal {
-            Removal::Freed(freed) => {
-                self.freed = self.freed.saturating_add(freed);
-                self.removed.push(Removed {
-                    label: backup.label.clone(),
-                    freed,
-                });
-                return;
-            }
-            Removal::InUse => KeepRule::InUse,
-            Removal::Later => KeepRule::RemovedLater,
-        };
+    fn add(&mut self, leaving: &Leaving, removal: Removal) {
+        match removal {
+            Removal::Freed(freed) => self.add_removed(leaving, freed, 0),
+            Removal::LeftToPrune => self.add_removed(leaving, 0, leaving.frees),
+            Removal::InUse => self.add_kept(leaving, KeepRule::InUse),
+            Removal::Later => self.add_kept(leaving, KeepRule::RemovedLater),
+        }
+    }
+
+    fn add_removed(&mut self, leaving: &Leaving, freed: u64, left_to_prune: u64) {
+        self.freed = self.freed.saturating_add(freed);
+        self.left_to_prune = self.left_to_prune.saturating_add(left_to_prune);
+        self.removed.push(Removed {
+            label: leaving.backup.label.clone(),
+            freed,
+            left_to_prune,
+        });
+    }
+
+    fn add_kept(&mut self, leaving: &Leaving, rule: KeepRule) {
         self.kept.push(Staying {
-            backup: backup.clone(),
+            backup: leaving.backup.clone(),
             reasons: vec![KeepReason::new(rule, None)],
         });
     }

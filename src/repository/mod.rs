@@ -150,6 +150,11 @@ pub trait Repository: Send + Sync {
         Ok(None)
     }
 
+    /// Whether the space of a removed backup comes free only with [`Writer::prune`].
+    fn leaves_space_to_prune(&self) -> bool {
+        false
+    }
+
     /// Whether the backups are on the disk that holds `path`, and would be lost with it.
     fn shares_device_with(&self, path: &Path) -> Result<bool>;
 }

@@ -111,6 +111,12 @@ pub(super) fn is_given(repository: &dyn Repository, sequence: u64) -> Result<boo
     Ok(counter.is_some_and(|counter| counter.sequence >= sequence))
 }
 
+/// The highest sequence number that was given, as far as the kept value says.
+pub(super) fn highest(repository: &dyn Repository) -> Result<u64> {
+    let counter = counter(repository)?;
+    Ok(counter.map_or(0, |counter| counter.sequence))
+}
+
 /// Keeps the numbers of a backup that is about to become visible. Only the writer may call it.
 pub(super) fn give(repository: &dyn Repository, head: &Head) -> Result<()> {
     let mut given = kept(repository)?;

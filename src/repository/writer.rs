@@ -53,10 +53,11 @@ pub trait Writer<'a> {
     /// it has left the list is only a note of the run.
     fn remove(&self, label: &Label) -> Result<Removal>;
 
-    /// Deletes what [`Repository::prunable`] finds, and marks what has to wait.
+    /// Deletes what [`Repository::prunable`] finds, and marks what has to wait. A run that ends early
+    /// leaves the rest to the next one.
     ///
     /// # Errors
-    /// As for [`Repository::prunable`].
+    /// As for [`Repository::prunable`]; `Locked` if this run has lost its place.
     ///
     /// [`Repository::prunable`]: super::Repository::prunable
     fn prune(&self, grace: Duration) -> Result<Pruned> {
@@ -70,6 +71,8 @@ pub trait Writer<'a> {
 pub enum Removal {
     /// It is gone. This many bytes of storage came free.
     Freed(u64),
+    /// It is gone. Its space comes free later, with [`Writer::prune`].
+    LeftToPrune,
     /// Somebody reads it, so it stays.
     InUse,
     /// The store removes it later, such as when a retention lock ends. Until then it may still be

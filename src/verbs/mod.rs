@@ -17,6 +17,7 @@ pub(crate) mod manual;
 mod overlap;
 pub(crate) mod places;
 pub(crate) mod priority;
+pub(crate) mod prune;
 pub(crate) mod release;
 pub(crate) mod repository;
 pub(crate) mod restore;

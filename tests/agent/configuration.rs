@@ -48,6 +48,10 @@ fn a_configuration_that_cannot_work_is_refused() {
     for (more, words) in [
         // What the agent would have to ignore.
         (
+            "[prune]\ndry-run = true\n",
+            "cannot run `prune` with `dry-run`",
+        ),
+        (
             "[expire]\ndry-run = true\n",
             "cannot run `expire` with `dry-run`",
         ),
@@ -67,6 +71,10 @@ fn a_configuration_that_cannot_work_is_refused() {
         (
             "[diff]\nrepo = 'other'\n",
             "`diff` has another `repo` than the agent",
+        ),
+        (
+            "[prune]\nrepo = 'other'\n",
+            "`prune` has another `repo` than the agent",
         ),
         (
             "[expire]\nrepo = 'other'\n",

@@ -15,6 +15,7 @@ fn help() {
             "verify",
             "check",
             "expire",
+            "prune",
             "list",
             "show",
             "status",

@@ -326,6 +326,15 @@ fn the_program_prints_what_the_page_promises() {
         "expire --repo repo --keep-last 1 --confirm",
         "kbackup.expire/1",
     );
+    std::fs::create_dir(place.path("objects")).unwrap();
+    let objects = format!("object+file://{}", place.path("objects").display());
+    place
+        .kbackup(&format!("copy --from repo --to {objects} --new-repository"))
+        .assert()
+        .code(0);
+    let line = format!("prune --repo {objects}");
+    contract.check(place, &format!("{line} --dry-run"), "kbackup.prune-plan/1");
+    contract.check(place, &format!("{line} --confirm"), "kbackup.prune/1");
     let debt = r#"{"format":1,"node":{"url":"http://127.0.0.1:1","unix_socket":null,"endpoint":"node:2113","instance":null},
         "scavenge":{"id":"one","threads":1,"throttle_percent":100,"since":"2026-11-21T06:00:00Z"},"auto_scavenge":null,"process":1}"#;
     place.write("state/node.json", debt);

@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::fs;
 use crate::node::Client;
 use crate::settings::hook::Hook;
-use crate::settings::options::{AgentOptions, NodeOptions, Verb};
+use crate::settings::options::{AgentOptions, NodeOptions, PruneOptions, Verb};
 use crate::settings::{Setting, Settings};
 use crate::verbs::connection::connection;
 
@@ -174,6 +174,26 @@ fn check_verb(job: Job, verb: &Verb) -> Result<()> {
     };
     let what = format!("the agent cannot run `{job}` with `{refused}`");
     Err(Error::new(Kind::Usage, what).hint(hint))
+}
+
+/// What follows each expiry must be the prune of the agent's own repository.
+///
+/// # Errors
+/// [`Kind::Usage`] if it is not.
+pub(super) fn check_prune(agent: &AgentOptions, prune: &PruneOptions) -> Result<()> {
+    if prune.dry_run {
+        return Err(
+            Error::new(Kind::Usage, "the agent cannot run `prune` with `dry-run`")
+                .hint("remove it: `prune` follows each `expire` in an object store"),
+        );
+    }
+    if prune.repository != agent.repository {
+        return Err(
+            Error::new(Kind::Usage, "`prune` has another `repo` than the agent")
+                .hint("remove `repo` from the table `[prune]`"),
+        );
+    }
+    Ok(())
 }
 
 fn check_schedules(agent: &AgentOptions, jobs: &[JobSettings; 4]) -> Result<()> {

@@ -18,7 +18,9 @@ use crate::repository::absolute_place;
 use crate::run::Run;
 use crate::schedule::Schedule;
 use crate::settings::hook::Hook;
-use crate::settings::options::{AgentOptions, ClusterMode, GeneralOptions, LoadOptions, Verb};
+use crate::settings::options::{
+    AgentOptions, ClusterMode, GeneralOptions, LoadOptions, PruneOptions, Verb,
+};
 use crate::settings::{self, Setting, Settings};
 use crate::verbs;
 
@@ -37,6 +39,8 @@ pub struct Configuration {
     pub(super) access: AccessRules,
     /// The settings of each of [`Job::ALL`], in that order.
     jobs: [JobSettings; 4],
+    /// The options of the prune that follows each expiry.
+    pub(super) prune: PruneOptions,
     /// When the jobs run.
     rules: PlanningRules,
 }
@@ -67,6 +71,7 @@ impl Configuration {
         };
         check_cluster_directory(agent)?;
         check::check(agent, settings, &jobs)?;
+        let prune = prune_options(agent, settings)?;
 
         Ok(Self {
             agent: AgentOptions::clone(agent),
@@ -74,6 +79,7 @@ impl Configuration {
             access: AccessRules::of(agent)?,
             rules: rules(agent, &jobs),
             jobs,
+            prune,
         })
     }
 
@@ -174,6 +180,16 @@ impl JobSettings {
     pub(super) fn window(&self) -> Option<Window> {
         self.load().window
     }
+}
+
+fn prune_options(agent: &AgentOptions, settings: &Settings) -> Result<PruneOptions> {
+    let settings = settings::resolve_as("prune", settings)
+        .map_err(|unresolved| unresolved.into_error("cannot use the options of `prune`"))?;
+    let Verb::Prune(options) = settings.verb else {
+        return Err(Error::new(Kind::Failed, "`prune` has other options"));
+    };
+    check::check_prune(agent, &options)?;
+    Ok(options)
 }
 
 const fn schedule(agent: &AgentOptions, job: Job) -> &Schedule {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::cells::Cell;
 use super::grouping::{GroupKey, Grouping};
-use super::heads::{BackupHead, HeadObject, Previous};
+use super::heads::{BackupHead, HeadObject, Previous, Removed};
 use super::incoming::{IncomingFile, ObjectIncoming, not_as_stored};
 use super::layout;
 use super::listing;
@@ -14,6 +14,7 @@ use super::sections::{self, Group, ROWS_OF_CELLS, SectionObject, StoredRow};
 use super::store::Created;
 use super::stored::cells_section;
 use super::upload::StoredBytes;
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{FileSet, Manifest, RelativePath, Row};
 use crate::repository::{Repository, numbers};
@@ -56,7 +57,9 @@ impl ObjectIncoming<'_> {
         self.check_written(manifest, &bytes)?;
 
         numbers::give(self.repository, manifest)?;
+        self.sweep.check_none_since(&self.objects.store)?;
         self.create_head(manifest, &bytes)?;
+        self.withdraw_after_sweep(manifest)?;
         self.repository
             .note_written(heads, manifest.sequence, &bytes, head, self.run);
         Ok(())
@@ -154,7 +157,7 @@ impl ObjectIncoming<'_> {
         }
         let rows: Vec<StoredRow> = full.into_iter().map(|row| row.stored).collect();
         let text = sections::rows_to_text(&rows)?;
-        let (section, written) = self.objects.store_section(&text, &self.marks)?;
+        let (section, written) = self.objects.store_section(&text)?;
         self.count(written);
 
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else {
@@ -176,7 +179,7 @@ impl ObjectIncoming<'_> {
         if text.is_empty() {
             return Ok(None);
         }
-        let (section, written) = self.objects.store_section(&text, &self.marks)?;
+        let (section, written) = self.objects.store_section(&text)?;
         self.count(written);
         Ok(Some(section))
     }
@@ -295,5 +298,31 @@ impl ObjectIncoming<'_> {
             return Ok(());
         }
         Err(listing::committed_meanwhile(self.repository.place()))
+    }
+
+    /// Removes the head again if a sweep began just before it was made: that sweep has not seen it,
+    /// and may have deleted what it names.
+    fn withdraw_after_sweep(&self, manifest: &Manifest) -> Result<()> {
+        let store = &self.objects.store;
+        let swept = match self.sweep.check_none_since(store) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == Kind::Locked => error,
+            Err(error) => {
+                self.run.warn(format!(
+                    "kbackup could not ask whether `prune` ran in the moment of the commit, run \
+                     `kbackup verify {}`: {}",
+                    manifest.label,
+                    error.in_words()
+                ));
+                return Ok(());
+            }
+        };
+
+        let removed = HeadObject::Removed(Removed {
+            label: manifest.label.clone(),
+            at: clock::now(),
+        });
+        store.put(&layout::head(manifest.sequence), removed.to_bytes()?.into())?;
+        Err(swept)
     }
 }

@@ -151,6 +151,36 @@ impl ObjectRepository {
         Err(no_such_backup(label))
     }
 
+    /// The keys of all objects below a prefix.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn keys(&self, prefix: &str) -> Result<Vec<String>> {
+        let listed = self.objects.store.list(prefix)?;
+        Ok(listed.into_iter().map(|info| info.key).collect())
+    }
+
+    /// Writes an object as somebody else may do who uses the same bucket.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn put(&self, key: &str, bytes: &[u8]) -> Result<()> {
+        self.objects.store.put(key, bytes.to_vec().into())
+    }
+
+    /// Deletes the lease, as if its time were over and another run had taken and left the place.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub fn forget_lease(&self) -> Result<()> {
+        self.objects.store.delete(layout::LEASE)
+    }
+
+    /// Lets deletions below a prefix fail, after so many that go well. `None` ends that.
+    pub fn fail_deletions(&self, kind: Option<Kind>, after: usize, prefix: &'static str) {
+        self.objects.store.fail_deletions(kind, after, prefix);
+    }
+
     /// The files that interrupted runs left, and their lengths.
     ///
     /// # Errors

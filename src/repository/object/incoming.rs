@@ -8,9 +8,9 @@ use super::ObjectRepository;
 use super::file::ObjectFile;
 use super::journal::{Journal, JournalEntry, Leftovers};
 use super::lease::Lease;
-use super::marks::Marks;
 use super::objects::{Known, Objects};
 use super::stored::StoredFiles;
+use super::sweep::Sweep;
 use super::upload::{FilePlan, Source, StoredBytes, StoredFile, Upload};
 use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
@@ -34,8 +34,8 @@ pub(super) struct ObjectIncoming<'a> {
     newest: Option<StoredFiles>,
     files: Mutex<BTreeMap<RelativePath, IncomingFile>>,
     leftovers: Mutex<Leftovers>,
-    /// Objects that are to be deleted.
-    pub(super) marks: Marks,
+    /// The last run that deleted objects when this one began.
+    pub(super) sweep: Sweep,
     journal: Mutex<Journal>,
     bytes_stored: AtomicU64,
     is_committed: bool,
@@ -89,6 +89,8 @@ impl<'a> ObjectIncoming<'a> {
         run: &'a Run,
     ) -> Result<Self> {
         let objects = repository.objects.clone();
+        // Before anything is found that a sweep may delete.
+        let sweep = Sweep::last(&objects.store)?;
         let files_of = |backup| StoredFiles::new(&objects, backup);
         let parent = match parent {
             Some(parent) => Some(files_of(repository.listed_now(&parent.label)?.1)),
@@ -110,7 +112,7 @@ impl<'a> ObjectIncoming<'a> {
             newest,
             files: Mutex::default(),
             leftovers: Mutex::new(Leftovers::read(&objects.store)?),
-            marks: Marks::read(&objects.store)?,
+            sweep,
             journal: Mutex::new(Journal::new()),
             bytes_stored: AtomicU64::new(0),
             is_committed: false,
@@ -190,7 +192,6 @@ impl<'a> ObjectIncoming<'a> {
             full_length: ingest.full_length.max(ingest.length),
             md5: ingest.md5.is_some(),
             known,
-            marks: &self.marks,
         };
         let source = Source {
             file: ingest.source,
@@ -453,7 +454,6 @@ impl Incoming for ObjectIncoming<'_> {
             full_length,
             md5: false,
             known: cells.iter().map(Known::OfParent).collect(),
-            marks: &self.marks,
         };
         let mut upload = Upload::new(&self.objects, self.run, plan);
         if let Some(IncomingFile::Own(own, _)) = &file

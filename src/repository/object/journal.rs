@@ -160,6 +160,22 @@ impl Journal {
     }
 }
 
+/// Shows every cell that a journal names, one journal after the other.
+pub(super) fn each_cell(store: &Store, mut see: impl FnMut(&Cell)) -> Result<()> {
+    for info in store.list(JOURNALS)? {
+        for entry in entries(store, &info.key)? {
+            entry.cells.iter().for_each(&mut see);
+        }
+    }
+    Ok(())
+}
+
+/// The files in a journal. What cannot be read is left over for nobody.
+fn entries(store: &Store, key: &str) -> Result<Vec<JournalEntry>> {
+    let object = store.get(key, MAX_STORED_BYTES)?.unwrap_or_default();
+    Ok(sealed::unseal(&object).unwrap_or_default())
+}
+
 /// The journals of runs that ended before their commit.
 #[derive(Default)]
 pub(super) struct Leftovers {
@@ -170,14 +186,13 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Reads all journals. What cannot be read is left over for nobody.
+    /// Reads all journals.
     pub(super) fn read(store: &Store) -> Result<Self> {
         let mut left = Self::default();
         for info in store.list(JOURNALS)? {
-            let object = store.get(&info.key, MAX_STORED_BYTES)?.unwrap_or_default();
+            let entries = entries(store, &info.key)?;
             left.keys.push(info.key);
 
-            let entries: Vec<JournalEntry> = sealed::unseal(&object).unwrap_or_default();
             for entry in entries {
                 let same_path = left.files.entry(entry.path.clone()).or_default();
                 same_path.retain(|known| known.blake3 != entry.blake3);

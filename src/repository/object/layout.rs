@@ -18,8 +18,39 @@ pub(super) const BLOBS: &str = "data/";
 pub(super) const SECTIONS: &str = "sections/";
 /// The key of the marks of objects that are to be deleted.
 pub(super) const MARKS: &str = "marks";
+/// The key of the last run that deleted objects.
+pub(super) const SWEEP: &str = "sweep";
 /// The generation of the key that names blobs and sections. There is only one yet.
 const GENERATION: u32 = 0;
+
+/// An object that heads name, directly or through a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum NamedObject {
+    Blob(ObjectName),
+    Section(ObjectName),
+}
+
+impl NamedObject {
+    /// The key.
+    pub(super) fn key(&self) -> String {
+        match self {
+            Self::Blob(name) => blob(name),
+            Self::Section(name) => section(name),
+        }
+    }
+}
+
+/// The object with this key. `None` for a key that kbackup did not make.
+pub(super) fn object_of(key: &str) -> Option<NamedObject> {
+    let (_, name) = key.rsplit_once('/')?;
+    let name = name.parse().ok()?;
+    let object = if key.starts_with(BLOBS) {
+        NamedObject::Blob(name)
+    } else {
+        NamedObject::Section(name)
+    };
+    (object.key() == key).then_some(object)
+}
 
 /// The key of the head with this sequence number.
 pub(super) fn head(sequence: u64) -> String {
@@ -68,6 +99,23 @@ pub(super) fn journal(run: uuid::Uuid, part: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_object_is_found_by_its_key_and_other_keys_are_none() {
+        let name: ObjectName = "5a".repeat(32).parse().unwrap();
+        for object in [NamedObject::Blob(name), NamedObject::Section(name)] {
+            assert_eq!(object_of(&object.key()), Some(object));
+        }
+        for other in [
+            format!("data/1/5a/{name}"),
+            format!("data/0/5b/{name}"),
+            format!("data/0/5a/{name}.tmp"),
+            format!("data/0/{name}"),
+            "data/README".to_owned(),
+        ] {
+            assert_eq!(object_of(&other), None, "{other}");
+        }
+    }
 
     #[test]
     fn heads_are_listed_in_the_order_of_their_numbers() {

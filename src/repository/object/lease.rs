@@ -2,11 +2,12 @@
 //! time, but only one of them can make the head with the next number.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::holder::Holder;
 use super::layout::LEASE;
 use super::store::{Created, Replaced, Store, Version};
+use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 
 /// How long a writer holds the place without a sign of life.
@@ -23,7 +24,27 @@ pub(super) struct Lease<'a> {
 
 struct Own {
     holder: Holder,
-    renewed: std::time::Instant,
+    /// No other run was seen in this place.
+    is_held: bool,
+    renewed: Instant,
+    /// The same by the clock on the wall. The other one may stand still while the machine sleeps.
+    renewed_at: Timestamp,
+}
+
+impl Own {
+    fn new(holder: Holder) -> Self {
+        Self {
+            holder,
+            is_held: true,
+            renewed: Instant::now(),
+            renewed_at: clock::now(),
+        }
+    }
+
+    fn is_fresh(&self) -> bool {
+        let by_wall = clock::between(self.renewed_at, clock::now());
+        self.renewed.elapsed().max(by_wall) < RENEWAL
+    }
 }
 
 impl<'a> Lease<'a> {
@@ -55,10 +76,7 @@ impl<'a> Lease<'a> {
 
         Ok(Self {
             store,
-            own: Mutex::new(Own {
-                holder,
-                renewed: std::time::Instant::now(),
-            }),
+            own: Mutex::new(Own::new(holder)),
         })
     }
 
@@ -69,20 +87,42 @@ impl<'a> Lease<'a> {
         Ok(holder.is_some_and(|holder| holder.holds()))
     }
 
-    /// Gives a sign of life, if it is time.
+    /// Gives a sign of life, if it is time. If another run has taken the place meanwhile, the heads
+    /// decide which of them commits.
     pub(super) fn renew(&self) -> Result<()> {
-        let mut own = self.own();
-        if own.renewed.elapsed() < RENEWAL {
+        self.is_renewed().map(|_| ())
+    }
+
+    /// Gives a sign of life, if it is time, and checks that this run still has the place.
+    ///
+    /// # Errors
+    /// `Locked` if it has lost the place.
+    pub(super) fn confirm(&self) -> Result<()> {
+        if self.is_renewed()? {
             return Ok(());
         }
+        Err(locked(self.store).because(
+            "this run gave no sign of life for some minutes and lost its \
+                                        place",
+        ))
+    }
 
-        own.renewed = std::time::Instant::now();
-        own.holder = own.holder.renewed(LENGTH);
-        // If another run has taken the place meanwhile, the heads decide which of them commits.
-        if let Some(version) = self.version(&own.holder)? {
-            replace(self.store, text_of(&own.holder)?, &version)?;
+    /// Whether this run still has the place.
+    fn is_renewed(&self) -> Result<bool> {
+        let mut own = self.own();
+        if own.is_fresh() || !own.is_held {
+            return Ok(own.is_held);
         }
-        Ok(())
+
+        let (renewed, renewed_at) = (Instant::now(), clock::now());
+        own.holder = own.holder.renewed(LENGTH);
+        own.is_held = match self.version(&own.holder)? {
+            Some(version) => replace(self.store, text_of(&own.holder)?, &version)?,
+            None => false,
+        };
+        own.renewed = renewed;
+        own.renewed_at = renewed_at;
+        Ok(own.is_held)
     }
 
     /// The version of the object, if it is still this run's.
@@ -120,4 +160,46 @@ fn text_of(holder: &Holder) -> Result<Vec<u8>> {
 
 fn locked(store: &Store) -> Error {
     Error::new(Kind::Locked, "another run writes to this repository").on(store.place())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Lets a lease look as if its last sign of life were long ago.
+    fn age(lease: &Lease<'_>) {
+        lease.own().renewed_at = Timestamp::UNIX_EPOCH;
+    }
+
+    #[test]
+    fn a_run_that_lost_its_place_does_not_confirm_it_again() {
+        let store = Store::in_memory();
+        let lease = Lease::take(&store).unwrap();
+        age(&lease);
+        lease.confirm().unwrap();
+
+        // Its time was over, and another run has taken the place and left it.
+        store.delete(LEASE).unwrap();
+        lease.confirm().unwrap();
+        age(&lease);
+        assert_eq!(lease.confirm().unwrap_err().kind(), Kind::Locked);
+
+        // Its place stays lost, also if nobody has it. A backup goes on: its head decides.
+        assert_eq!(lease.confirm().unwrap_err().kind(), Kind::Locked);
+        lease.renew().unwrap();
+    }
+
+    #[test]
+    fn the_place_of_another_run_is_left_alone() {
+        let store = Store::in_memory();
+        let lost = Lease::take(&store).unwrap();
+        store.delete(LEASE).unwrap();
+        let other = Lease::take(&store).unwrap();
+
+        age(&lost);
+        assert_eq!(lost.confirm().unwrap_err().kind(), Kind::Locked);
+        drop(lost);
+        age(&other);
+        other.confirm().unwrap();
+    }
 }

@@ -13,7 +13,7 @@
 //! `grouping`), in the form that `sealed` gives them. `listing` reads all heads with few requests,
 //! and `stored` the files of one. `incoming` is a backup in the making, `commit` its last step,
 //! `journal` what a later run can resume of it. `writer` repairs and removes, `freed` says what
-//! that frees, and `pruning` deletes what no head names. `lease` and `readers` tell runs of each other (`holder`).
+//! that frees, and `pruning` deletes what no head names (`marks`, `sweep`). `lease` and `readers` tell runs of each other (`holder`).
 
 mod cells;
 mod commit;
@@ -42,6 +42,7 @@ mod sealed;
 mod sections;
 mod store;
 mod stored;
+mod sweep;
 mod tree_hash;
 mod upload;
 mod url_options;
@@ -400,8 +401,11 @@ impl Repository for ObjectRepository {
     }
 
     fn prunable(&self, grace: Duration) -> Result<Option<Prunable>> {
-        let unneeded = Unneeded::find(&self.objects, self.read_heads()?)?;
-        Ok(Some(unneeded.plan(grace)))
+        Ok(Some(Unneeded::find(self)?.plan(grace)))
+    }
+
+    fn leaves_space_to_prune(&self) -> bool {
+        true
     }
 
     fn shares_device_with(&self, path: &Path) -> Result<bool> {

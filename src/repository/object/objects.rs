@@ -10,7 +10,6 @@ use super::cells::Cell;
 use super::compression::Compression;
 use super::encoding::{self, Encoding};
 use super::layout;
-use super::marks::Marks;
 use super::naming::{NamingKey, damaged};
 use super::sections::{self, CellsByPath, SectionObject, StoredRow};
 use super::store::{Created, Store};
@@ -137,12 +136,10 @@ impl Objects {
         offset: u64,
         plain: &[u8],
         known: &[Known<'_>],
-        marks: &Marks,
     ) -> Result<(Cell, u64)> {
         let name = self.naming.name(plain);
         for known in known {
-            let is_same = known.cell().name == name && !marks.holds(&layout::blob(&name));
-            if is_same && self.can_use(known)? {
+            if known.cell().name == name && self.can_use(known)? {
                 let cell = Cell {
                     offset,
                     ..*known.cell()
@@ -160,9 +157,7 @@ impl Objects {
             hash: Blake3Hash::of(&stored),
             encoding,
         };
-        self.create_blob(&self.store.for_run(run), cell, stored.into(), |key| {
-            marks.holds(key)
-        })
+        self.create_blob(&self.store.for_run(run), cell, stored.into())
     }
 
     fn can_use(&self, known: &Known<'_>) -> Result<bool> {
@@ -181,13 +176,7 @@ impl Objects {
     }
 
     /// Makes a blob. If its name is taken, the blob that has it is proven, and used if it is good.
-    fn create_blob(
-        &self,
-        store: &Store,
-        cell: Cell,
-        stored: Bytes,
-        is_marked: impl Fn(&str) -> bool,
-    ) -> Result<(Cell, u64)> {
+    fn create_blob(&self, store: &Store, cell: Cell, stored: Bytes) -> Result<(Cell, u64)> {
         let key = layout::blob(&cell.name);
         let written = cell.stored;
         // Only a full cell stays as it is for long.
@@ -199,9 +188,8 @@ impl Objects {
             return Ok((cell, written));
         }
 
-        // A blob that is to be deleted is written again, so that it stays.
-        if !is_marked(&key)
-            && let Some(found) = store.get(&key, self.cell_bytes + SLACK)?
+        // A marked blob is used like any other: from the commit on, a head names it.
+        if let Some(found) = store.get(&key, self.cell_bytes + SLACK)?
             && let Some(found) = self.as_found(&cell, &found)
         {
             return Ok((found, 0));
@@ -243,7 +231,7 @@ impl Objects {
 
     /// Stores the text of a section, unless it is stored already. Returns it with the number of
     /// bytes that were written.
-    pub(super) fn store_section(&self, text: &[u8], marks: &Marks) -> Result<(SectionObject, u64)> {
+    pub(super) fn store_section(&self, text: &[u8]) -> Result<(SectionObject, u64)> {
         let name = self.naming.name(text);
         let key = layout::section(&name);
         let mut stored = zstd::bulk::compress(text, SECTION_LEVEL)
@@ -253,7 +241,7 @@ impl Objects {
         if self.store.create(&key, stored.clone().into())? == Created::Exists {
             // Another program may have compressed it in another way.
             match self.store.get(&key, MAX_SECTION_BYTES)? {
-                Some(found) if !marks.holds(&key) && self.is_section(&found, name) => {
+                Some(found) if self.is_section(&found, name) => {
                     stored = found;
                     written = 0;
                 }

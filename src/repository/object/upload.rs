@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use super::cells::{Cell, parts_that_stay};
 use super::file::{CellSource, Content, Decoded, ObjectFile};
-use super::marks::Marks;
 use super::objects::{Known, Objects};
 use super::sections::END_BYTES;
 use super::tree_hash::TreeHash;
@@ -32,8 +31,6 @@ pub(super) struct FilePlan<'a> {
     pub(super) md5: bool,
     /// Cells of other backups that may hold the same bytes.
     pub(super) known: Vec<Known<'a>>,
-    /// Blobs that are to be deleted.
-    pub(super) marks: &'a Marks,
 }
 
 /// The bytes of a file, one after the other.
@@ -328,9 +325,9 @@ impl<'a> Upload<'a> {
         if rest.is_empty() {
             return Ok(());
         }
-        let (cell, written) =
-            self.objects
-                .store_cell(self.run, begin, rest, &self.plan.known, self.plan.marks)?;
+        let (cell, written) = self
+            .objects
+            .store_cell(self.run, begin, rest, &self.plan.known)?;
         self.cells.push(cell);
         self.written += written;
         Ok(())

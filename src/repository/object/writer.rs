@@ -114,7 +114,6 @@ impl<'a> Writer<'a> for ObjectWriter<'a> {
             return Ok(Removal::InUse);
         }
 
-        let freed = self.repository.would_free(&[label])?;
         let removed = HeadObject::Removed(Removed {
             label: label.clone(),
             at: clock::now(),
@@ -130,13 +129,11 @@ impl<'a> Writer<'a> for ObjectWriter<'a> {
                 .note(format!("the result of its verification stays: {error}"));
         }
         self.run.note(format!("{label} is removed"));
-        Ok(Removal::Freed(freed.first().copied().unwrap_or_default()))
+        Ok(Removal::LeftToPrune)
     }
 
     fn prune(&self, grace: Duration) -> Result<Pruned> {
-        self.lease.renew()?;
-        let objects = &self.repository.objects;
-        let unneeded = Unneeded::find(objects, self.repository.read_heads()?)?;
-        unneeded.prune(&objects.store, grace)
+        let unneeded = Unneeded::find(self.repository)?;
+        unneeded.prune(&self.lease, self.run, grace)
     }
 }

@@ -163,6 +163,11 @@ pub(super) const EXAMPLES: &[Example] = &[
                --dry-run",
     },
     Example {
+        verb: "prune",
+        purpose: "Show what removed backups left in an object store, and what can be deleted now:",
+        line: "kbackup prune --repo s3://bucket/node1 --dry-run",
+    },
+    Example {
         verb: "list",
         purpose: "List all backups:",
         line: "kbackup list --repo /backup/node1",

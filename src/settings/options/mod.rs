@@ -21,6 +21,7 @@ mod list;
 mod load;
 mod manual;
 mod node;
+mod prune;
 mod release;
 mod restore;
 mod show;
@@ -45,6 +46,7 @@ pub use list::ListOptions;
 pub use load::{LoadOptions, Priority};
 pub use manual::ManualOptions;
 pub use node::{NodeOptions, RedactedUrl, SourceDirectories};
+pub use prune::PruneOptions;
 pub use release::ReleaseOptions;
 pub use restore::RestoreOptions;
 pub use show::ShowOptions;
@@ -98,6 +100,8 @@ pub(super) enum VerbArguments {
     Import(import::ImportArguments),
     /// Remove the backups that no retention rule keeps
     Expire(expire::ExpireArguments),
+    /// Delete what removed backups and interrupted runs left in an object store
+    Prune(prune::PruneArguments),
     /// List the backups of a repository
     List(list::ListArguments),
     /// Show one backup
@@ -138,6 +142,8 @@ pub enum Verb {
     Import(ImportOptions),
     /// `kbackup expire`.
     Expire(ExpireOptions),
+    /// `kbackup prune`.
+    Prune(PruneOptions),
     /// `kbackup list`.
     List(ListOptions),
     /// `kbackup show`.
@@ -168,6 +174,7 @@ impl VerbArguments {
             Self::Export(arguments) => Verb::Export(arguments.into()),
             Self::Import(arguments) => Verb::Import(arguments.into()),
             Self::Expire(arguments) => Verb::Expire(arguments.into()),
+            Self::Prune(arguments) => Verb::Prune(arguments.into()),
             Self::List(arguments) => Verb::List(arguments.into()),
             Self::Show(arguments) => Verb::Show(arguments.into()),
             Self::Release(arguments) => Verb::Release(arguments.into_options(origins)),
@@ -193,6 +200,7 @@ impl Verb {
             Self::Import(options) => options.load,
             Self::Init(_)
             | Self::Expire(_)
+            | Self::Prune(_)
             | Self::List(_)
             | Self::Show(_)
             | Self::Status(_)

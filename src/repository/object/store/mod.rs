@@ -8,11 +8,13 @@
 //! to one of the providers, with credentials from `identity` and `profile`. `http` sends each
 //! request, under the time limits of `options`, and keeps what the store answered (`answer`).
 //! `repeat` decides what is sent again, `failure` says in words what went wrong, and `requests`
-//! counts. `probe` finds out whether a store honours preconditions.
+//! counts. `runtime` holds the threads. `probe` finds out whether a store honours preconditions.
 
 mod answer;
 mod backend;
 mod failure;
+#[cfg(feature = "faults")]
+mod faults;
 mod http;
 mod identity;
 mod options;
@@ -21,6 +23,7 @@ mod profile;
 mod provider;
 mod repeat;
 mod requests;
+mod runtime;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -29,13 +32,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use object_store::path::Path as Location;
 use object_store::{
     Attribute, Attributes, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
     PutOptions, PutPayload, UpdateVersion,
 };
-use tokio::runtime::{Handle, Runtime};
 
 #[cfg(test)]
 pub(super) use self::options::Environment;
@@ -48,6 +50,8 @@ use self::backend::Backend;
 use self::failure::{Failure, Task};
 use self::repeat::Patience;
 use self::requests::{Counter, RequestKind};
+use self::runtime::BackgroundRuntime;
+use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::run::{Run, RunEnd};
 
@@ -69,6 +73,8 @@ struct Inner {
     limits: Limits,
     storage_class: Option<String>,
     counter: Arc<Counter>,
+    #[cfg(feature = "faults")]
+    deletion_faults: faults::DeletionFaults,
     /// Makes a comparison and a write one step for the threads of this process, where the store
     /// cannot do it for all processes.
     replacing: Mutex<()>,
@@ -158,6 +164,8 @@ impl Store {
                 limits,
                 storage_class,
                 counter,
+                #[cfg(feature = "faults")]
+                deletion_faults: faults::DeletionFaults::default(),
                 replacing: Mutex::new(()),
             }),
             end: None,
@@ -186,6 +194,20 @@ impl Store {
     /// if it has not told its time.
     pub(super) fn clock_difference(&self) -> Option<i64> {
         self.inner.counter.clock_difference()
+    }
+
+    /// The time by the store's clock, as far as it is known: in it, the store says when objects were
+    /// written.
+    pub(super) fn now(&self) -> Timestamp {
+        let now = clock::now();
+        let ahead = SignedDuration::from_secs(self.clock_difference().unwrap_or_default());
+        now.checked_add(ahead).unwrap_or(now)
+    }
+
+    /// Lets deletions below a prefix fail, after so many that go well. `None` ends that.
+    #[cfg(feature = "faults")]
+    pub(super) fn fail_deletions(&self, kind: Option<Kind>, after: usize, prefix: &'static str) {
+        self.inner.deletion_faults.set(kind, after, prefix);
     }
 
     /// Reads an object. Returns `None` if there is no such object.
@@ -406,6 +428,9 @@ impl Store {
     /// # Errors
     /// As for [`Self::create`].
     pub(super) fn delete(&self, key: &str) -> Result<()> {
+        #[cfg(feature = "faults")]
+        self.inner.deletion_faults.check(key)?;
+
         let location = self.location(key);
         let deleted = self.repeat(RequestKind::Delete, async || {
             self.objects().delete(&location).await
@@ -429,8 +454,26 @@ impl Store {
     /// # Errors
     /// As for [`Self::create`].
     pub(super) fn list_after(&self, prefix: &str, key: &str) -> Result<Vec<ObjectInfo>> {
-        let below = self.location(prefix);
         let mut found: Vec<ObjectInfo> = Vec::new();
+        self.visit_after(prefix, key, |info| found.push(info))?;
+
+        found.sort_by(|one, other| one.key.cmp(&other.key));
+        found.dedup_by(|one, other| one.key == other.key);
+        Ok(found)
+    }
+
+    /// Shows every object below a prefix, as [`Self::list`] lists them, and keeps none. They come in
+    /// any order, and may come twice.
+    ///
+    /// # Errors
+    /// As for [`Self::create`].
+    pub(super) fn visit(&self, prefix: &str, see: impl FnMut(ObjectInfo)) -> Result<()> {
+        self.visit_after(prefix, "", see)
+    }
+
+    fn visit_after(&self, prefix: &str, key: &str, mut see: impl FnMut(ObjectInfo)) -> Result<()> {
+        let below = self.location(prefix);
+        let mut count = 0;
         let mut after = (!key.is_empty()).then(|| self.location(key));
 
         // A listing that breaks off is taken up after the last key that it told.
@@ -442,7 +485,12 @@ impl Store {
             while let Some(object) = objects.next().await {
                 let object = object?;
                 // Not every store heeds where the list shall begin.
-                found.extend(self.info(&object).filter(|info| info.key.as_str() > key));
+                if let Some(info) = self.info(&object)
+                    && info.key.as_str() > key
+                {
+                    count += 1;
+                    see(info);
+                }
                 if self.inner.backend.lists_in_order() {
                     after = Some(object.location);
                 }
@@ -450,11 +498,8 @@ impl Store {
             Ok(())
         });
         listed.map_err(|failure| self.error(failure, Task::List, prefix))?;
-
-        found.sort_by(|one, other| one.key.cmp(&other.key));
-        found.dedup_by(|one, other| one.key == other.key);
-        self.inner.counter.listed(found.len());
-        Ok(found)
+        self.inner.counter.listed(count);
+        Ok(())
     }
 
     /// Sends a request until it is answered, or until it is not worth another attempt.
@@ -550,38 +595,5 @@ fn quoted(tag: &str) -> String {
         format!("\"{tag}\"")
     } else {
         tag.to_owned()
-    }
-}
-
-/// A runtime that is dropped without waiting for its tasks. Otherwise a name server that does not
-/// answer would delay the end of the process.
-struct BackgroundRuntime {
-    handle: Handle,
-    runtime: Option<Runtime>,
-}
-
-impl BackgroundRuntime {
-    fn new() -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .thread_name("object-store")
-            .enable_all()
-            .build()
-            .map_err(|error| {
-                Error::new(Kind::Failed, "cannot prepare the network").because(error)
-            })?;
-
-        Ok(Self {
-            handle: runtime.handle().clone(),
-            runtime: Some(runtime),
-        })
-    }
-}
-
-impl Drop for BackgroundRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
