@@ -11,6 +11,7 @@ mod corruption;
 mod disks;
 mod hostility;
 mod kill;
+mod objects;
 mod power;
 mod races;
 mod scale;

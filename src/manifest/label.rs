@@ -52,6 +52,18 @@ impl Label {
         time_of(time).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 
+    /// The label of a backup of the same kind, one second later.
+    #[must_use]
+    pub fn a_second_later(&self) -> Self {
+        let second = std::time::Duration::from_secs(1);
+        let later = self.time().checked_add(second);
+        let kind = match self.0.ends_with("full") {
+            true => BackupKind::Full,
+            false => BackupKind::Diff,
+        };
+        Self::new(later.unwrap_or(Timestamp::UNIX_EPOCH), kind)
+    }
+
     /// The label as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

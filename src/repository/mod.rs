@@ -24,6 +24,8 @@ pub use location::{Location, absolute_place};
 pub use memory::MemoryRepository;
 pub use numbers::{GivenNumbers, given_numbers, keep_given, same_number, same_number_in_words};
 pub use object::{Compression, ObjectRepository, Requests};
+#[cfg(feature = "faults")]
+pub use object::{StoreFault, StoreFaults, StoreRequest};
 pub use unneeded::{Prunable, Pruned};
 pub use writer::{
     Attributes, Begun, Incoming, Ingest, LookAtReused, ProvenCopy, Removal, Resumed, Stored, Writer,

@@ -98,7 +98,10 @@ impl KnownFiles {
         if let Some(hashed) = self.hashed_by_this_run(source.copy_id()) {
             return Ok(hashed);
         }
-        if let Some(digest) = self.pass.hashed(&*source) {
+        // A file without a copy is damaged, whatever an earlier run has seen.
+        if source.copy_id().is_some()
+            && let Some(digest) = self.pass.hashed(&*source)
+        {
             run.emit(Event::Progress { bytes: row.size });
             return Ok(Ok(digest));
         }

@@ -202,12 +202,40 @@ impl Bench {
 
     /// Takes a diff of the stopped node into another repository.
     pub(crate) fn take_to(&self, repository: &dyn Repository) -> Result<BackupSummary, Error> {
+        self.take_of(&self.db, repository, &self.request)
+    }
+
+    /// Takes a diff of another data directory of the same node, which no other run locks.
+    pub(crate) fn take_from(
+        &self,
+        db: &Path,
+        repository: &dyn Repository,
+    ) -> Result<BackupSummary, Error> {
+        self.take_of(db, repository, &self.request)
+    }
+
+    /// Takes a full of the stopped node into another repository.
+    pub(crate) fn full_to(&self, repository: &dyn Repository) -> Result<BackupSummary, Error> {
+        let request = BackupRequest {
+            kind: BackupKind::Full,
+            filter_max_age: Duration::ZERO,
+            ..self.request.clone()
+        };
+        self.take_of(&self.db, repository, &request)
+    }
+
+    fn take_of(
+        &self,
+        db: &Path,
+        repository: &dyn Repository,
+        request: &BackupRequest,
+    ) -> Result<BackupSummary, Error> {
         let source = Source {
-            directories: Directories::new(&self.db, None),
+            directories: Directories::new(db, None),
             server_version: None,
             node: SourceNode::Stopped,
         };
-        backup::take(&self.request, &source, repository, &self.run(|_| ()))
+        backup::take(request, &source, repository, &self.run(|_| ()))
     }
 
     /// Serves the directory as a running node.

@@ -125,7 +125,7 @@ fn copy_with_links(from: &Path, to: &Path) {
     }
 }
 
-fn restore_into(
+pub(super) fn restore_into(
     repository: &dyn Repository,
     label: &Label,
     target: &Path,

@@ -10,7 +10,7 @@ use super::head::read_head;
 use super::layout::{MAX_ROW_BYTES, PIECE, USUAL_ROW_BYTES, corrupt, unreadable};
 use crate::error::{Error, Kind, Result};
 use crate::fs::ReadAt;
-use crate::manifest::{Manifest, RelativePath, Row, Totals};
+use crate::manifest::{Head, Manifest, RelativePath, Row, Totals};
 use crate::parallel;
 
 impl Manifest {
@@ -47,7 +47,14 @@ impl Manifest {
         let (head, rows_begin) = read_head(source)?;
         let rows_end = checksum::check(source)?;
         let files = read_rows(source, rows_begin, rows_end)?;
+        Self::of_parts(head, files)
+    }
 
+    /// A manifest whose head and rows were kept apart.
+    ///
+    /// # Errors
+    /// `StoredCorrupt` if they do not fit together.
+    pub fn of_parts(head: Head, files: Vec<Row>) -> Result<Self> {
         if let Some(row) = second_of_a_path(&files) {
             return Err(corrupt(format!("two rows for {}", row.path)));
         }

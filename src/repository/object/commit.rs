@@ -30,7 +30,9 @@ impl ObjectIncoming<'_> {
     pub(super) fn make_listed(&self, manifest: &Manifest) -> Result<()> {
         let heads = self.repository.read_heads()?;
         self.repository.check_number(&heads, manifest.sequence)?;
-        let is_taken = heads.iter().any(|found| found.label == manifest.label);
+        let is_taken = heads.iter().any(|found| {
+            found.label == manifest.label && !matches!(found.object, Ok(HeadObject::Removed(_)))
+        });
         if is_taken {
             return Err(Error::new(
                 Kind::Locked,
@@ -51,6 +53,7 @@ impl ObjectIncoming<'_> {
         let head = HeadObject::Backup(Box::new(BackupHead {
             head: manifest.head.clone(),
             previous,
+            run: Some(self.lease.id()),
             groups,
         }));
         let bytes = head.to_bytes()?;
@@ -235,6 +238,19 @@ impl ObjectIncoming<'_> {
 
     /// Reads the head and the sections back before anybody relies on them.
     fn check_written(&self, manifest: &Manifest, head: &[u8]) -> Result<()> {
+        match self.read_back(manifest, head) {
+            // Nothing is damaged yet: kbackup would write what no reader takes.
+            Err(error) if error.kind() == Kind::StoredCorrupt => Err(Error::new(
+                Kind::Failed,
+                "the manifest of this backup cannot be read back",
+            )
+            .because(error.in_words())
+            .hint("the backup was not committed, and the earlier ones are untouched")),
+            other => other,
+        }
+    }
+
+    fn read_back(&self, manifest: &Manifest, head: &[u8]) -> Result<()> {
         let backup = match HeadObject::from_bytes(head)? {
             HeadObject::Backup(backup) => backup,
             HeadObject::Removed(_) => {
@@ -270,7 +286,8 @@ impl ObjectIncoming<'_> {
                     && let Some(section) = cells_section(group, at)
                     && stored.first.is_some()
                 {
-                    self.objects.cells_of(&section, &stored.row.path)?;
+                    let row = &stored.row;
+                    self.objects.cells_of(&section, &row.path, row.size)?;
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 
 /// The format of a repository that this program makes, and the newest that it reads.
 const FORMAT: u32 = 1;
-const MAX_BYTES: u64 = 1 << 20;
+pub(super) const MAX_BYTES: u64 = 1 << 20;
 /// Length of a cell.
 const CELL_BYTES: u64 = 16 << 20;
 /// Files of at most this many bytes stand in their row.

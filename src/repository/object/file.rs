@@ -40,6 +40,8 @@ pub(super) enum Content {
 pub(super) enum CellSource {
     Known(Arc<[Cell]>),
     InSection(SectionObject, RelativePath),
+    /// The row speaks of cells that no section names.
+    Lost(RelativePath),
 }
 
 /// Plain bytes of a file that are in memory.
@@ -81,10 +83,13 @@ impl ObjectFile {
                     VecDeque::new(),
                 )
             }
-            // The row names no bytes at all, so all of them are zeros.
+            // If the row names no bytes at all, all of them are zeros.
             (None, None) => {
-                let none = CellSource::Known(Arc::from(Vec::new()));
-                Content::in_cells(Vec::new(), Vec::new(), none, VecDeque::new())
+                let cells = match first {
+                    None => CellSource::Known(Arc::from(Vec::new())),
+                    Some(_) => CellSource::Lost(row.path.clone()),
+                };
+                Content::in_cells(Vec::new(), Vec::new(), cells, VecDeque::new())
             }
         };
         Self::new(objects, row.size, row.blake3, content)
@@ -111,6 +116,10 @@ impl ObjectFile {
 
     /// Reads bytes. `may_use_ends`: the ends of the file may come from its row.
     fn read(&self, offset: u64, buffer: &mut [u8], may_use_ends: bool) -> Result<usize> {
+        // A row may lie: nothing behind the end of the file belongs to it.
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let room = left.min(buffer.len());
+        let buffer = buffer.get_mut(..room).unwrap_or_default();
         let (first, last, cells, decoded) = match &self.content {
             Content::InRow(data) => return Ok(copy_from(data, offset, buffer)),
             Content::InCells {
@@ -139,7 +148,8 @@ impl ObjectFile {
 
         let cells = self.cells(cells)?;
         let Some(cell) = cell_at(&cells, offset) else {
-            return Ok(self.zeros(offset, buffer));
+            buffer.fill(0);
+            return Ok(room);
         };
         let read = Decoded {
             offset: cell.offset,
@@ -178,18 +188,13 @@ impl ObjectFile {
     fn cells(&self, source: &CellSource) -> Result<Arc<[Cell]>> {
         match source {
             CellSource::Known(cells) => Ok(cells.clone()),
-            CellSource::InSection(section, path) => self.objects.cells_of(section, path),
+            CellSource::InSection(section, path) => self.objects.cells_of(section, path, self.size),
+            CellSource::Lost(path) => Err(Error::new(
+                Kind::StoredCorrupt,
+                "the backup does not name the blobs of this file",
+            )
+            .on(path)),
         }
-    }
-
-    /// Bytes behind the last cell.
-    fn zeros(&self, offset: u64, buffer: &mut [u8]) -> usize {
-        let left = self.size.saturating_sub(offset);
-        let count = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
-        buffer.get_mut(..count).unwrap_or_default().fill(0);
-        count
     }
 }
 
@@ -262,7 +267,21 @@ impl ReadAt for ObjectFile {
         Some(Self::stamp_of(&self.blake3))
     }
 
+    /// The blobs that hold the file. Equal bytes that are cut in another way are another copy: one of
+    /// them can be damaged alone. `None` if the section that names the blobs is damaged.
     fn copy_id(&self) -> Option<CopyId> {
-        Some(CopyId::of_content(*self.blake3.as_bytes()))
+        let mut hasher = blake3::Hasher::new();
+        match &self.content {
+            Content::InRow(data) => hasher.update(data),
+            Content::InCells { cells, .. } => {
+                for cell in self.cells(cells).ok()?.iter() {
+                    hasher.update(&cell.offset.to_le_bytes());
+                    hasher.update(&cell.length.to_le_bytes());
+                    hasher.update(cell.name.as_bytes());
+                }
+                hasher.update(&self.size.to_le_bytes())
+            }
+        };
+        Some(CopyId::of_content(*hasher.finalize().as_bytes()))
     }
 }

@@ -6,7 +6,7 @@ use super::heads::BackupHead;
 use super::naming::ObjectName;
 use super::objects::Objects;
 use super::sections::SectionObject;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 
 /// Who names an object: the place of the removal that frees it, or nobody frees it.
 type FreedWith = Option<usize>;
@@ -33,7 +33,13 @@ pub(super) fn bytes_freed(
         if !has_cells {
             continue;
         }
-        for cells in objects.cells(section)?.values() {
+        let cells = match objects.cells(section) {
+            Ok(cells) => cells,
+            // Nobody knows which blobs a damaged section named. The backup can go all the same.
+            Err(error) if error.kind() == Kind::StoredCorrupt => continue,
+            Err(error) => return Err(error),
+        };
+        for cells in cells.values() {
             for cell in cells.iter() {
                 let known = blobs.entry(cell.name).or_insert((cell.stored, *with));
                 known.1 = later(known.1, *with);

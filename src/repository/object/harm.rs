@@ -16,6 +16,11 @@ use crate::manifest::{Label, RelativePath};
 
 /// Cells of a repository in memory, so that a small file has several.
 const CELL_BYTES: u64 = 64 << 10;
+/// What a good store honours.
+const HONOURED: Preconditions = Preconditions {
+    create: true,
+    update: true,
+};
 
 impl ObjectRepository {
     /// Makes a repository in memory, with short cells, all files in cells, and blobs as they are.
@@ -23,7 +28,7 @@ impl ObjectRepository {
     /// # Errors
     /// None in practice.
     pub fn create_in_memory() -> Result<Self> {
-        Self::create_with_short_cells(Store::in_memory())
+        Self::create_with_short_cells(Store::in_memory(), HONOURED)
     }
 
     /// Makes such a repository in a real store. `environment` holds the credentials.
@@ -33,14 +38,14 @@ impl ObjectRepository {
     pub fn create_on_server(url: &str, environment: Vec<(String, String)>) -> Result<Self> {
         let mut location = ObjectLocation::parse(url)?;
         location.options.store.environment = environment.into_iter().collect();
-        Self::create_with_short_cells(location.store()?)
+        Self::create_with_short_cells(location.store()?, HONOURED)
     }
 
-    fn create_with_short_cells(store: Store) -> Result<Self> {
-        let mut description = Description::new(Preconditions {
-            create: true,
-            update: true,
-        });
+    pub(super) fn create_with_short_cells(
+        store: Store,
+        preconditions: Preconditions,
+    ) -> Result<Self> {
+        let mut description = Description::new(preconditions);
         description.cell_bytes = CELL_BYTES;
         description.row_bytes = 0;
         Self::create_described(store, description, Compression::None)

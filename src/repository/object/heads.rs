@@ -1,6 +1,7 @@
 //! The head of a backup: the object that makes it a backup.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::sealed;
 use super::sections::Group;
@@ -27,6 +28,9 @@ pub(super) struct BackupHead {
     pub(super) head: Head,
     /// The head before this one. `None` for the first of a repository.
     pub(super) previous: Option<Previous>,
+    /// The run that made it. Heads of two runs may be equal otherwise, and each would take the
+    /// other's for its own.
+    pub(super) run: Option<Uuid>,
     /// The files.
     pub(super) groups: Vec<Group>,
 }
@@ -54,6 +58,8 @@ pub(super) struct HeadText {
     head: Option<Head>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<Previous>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sections: Vec<Group>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,6 +105,7 @@ impl From<HeadObject> for HeadText {
             format: FORMAT,
             head: None,
             previous: None,
+            run: None,
             sections: Vec::new(),
             removed: None,
         };
@@ -106,6 +113,7 @@ impl From<HeadObject> for HeadText {
             HeadObject::Backup(backup) => {
                 text.head = Some(backup.head);
                 text.previous = backup.previous;
+                text.run = backup.run;
                 text.sections = backup.groups;
             }
             HeadObject::Removed(removed) => text.removed = Some(removed),
@@ -119,11 +127,21 @@ impl TryFrom<HeadText> for HeadObject {
 
     fn try_from(text: HeadText) -> Result<Self> {
         match (text.head, text.removed) {
-            (Some(head), None) => Ok(Self::Backup(Box::new(BackupHead {
-                head,
-                previous: text.previous,
-                groups: text.sections,
-            }))),
+            (Some(head), None) => {
+                let mut files: u64 = 0;
+                for group in &text.sections {
+                    files = files.saturating_add(group.files);
+                }
+                if files != head.totals.files {
+                    return Err(corrupt("its sections do not have as many files as it says"));
+                }
+                Ok(Self::Backup(Box::new(BackupHead {
+                    head,
+                    previous: text.previous,
+                    run: text.run,
+                    groups: text.sections,
+                })))
+            }
             (None, Some(removed)) => Ok(Self::Removed(removed)),
             _ => Err(corrupt("it is neither a backup nor a removed one")),
         }

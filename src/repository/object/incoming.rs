@@ -32,6 +32,8 @@ pub(super) struct ObjectIncoming<'a> {
     /// The newest backup of the repository. A full reuses none of its files, but uploads no bytes
     /// that it holds.
     newest: Option<StoredFiles>,
+    /// A verification found damage in a backup that may share blobs with `newest`.
+    is_newest_suspect: bool,
     files: Mutex<BTreeMap<RelativePath, IncomingFile>>,
     leftovers: Mutex<Leftovers>,
     /// The last run that deleted objects when this one began.
@@ -39,7 +41,7 @@ pub(super) struct ObjectIncoming<'a> {
     journal: Mutex<Journal>,
     bytes_stored: AtomicU64,
     is_committed: bool,
-    lease: Lease<'a>,
+    pub(super) lease: Lease<'a>,
 }
 
 /// A file of the backup.
@@ -98,8 +100,10 @@ impl<'a> ObjectIncoming<'a> {
         };
         let newest = match parent {
             Some(_) => None,
-            None => repository.newest_sound()?.map(files_of),
+            None => repository.newest_sound()?,
         };
+        let is_newest_suspect = newest.as_ref().is_some_and(|(_, is_suspect)| *is_suspect);
+        let newest = newest.map(|(backup, _)| files_of(backup));
         let is_parent_damaged = match &parent {
             Some(parent) => repository.is_damaged(&parent.backup.head.label)?,
             None => false,
@@ -110,6 +114,7 @@ impl<'a> ObjectIncoming<'a> {
             parent,
             is_parent_damaged,
             newest,
+            is_newest_suspect,
             files: Mutex::default(),
             leftovers: Mutex::new(Leftovers::read(&objects.store)?),
             sweep,
@@ -184,7 +189,10 @@ impl<'a> ObjectIncoming<'a> {
             });
         }
         for cell in others.iter() {
-            known.push(Known::OfAnother(cell));
+            known.push(match self.is_newest_suspect {
+                true => Known::Suspect(cell),
+                false => Known::OfAnother(cell),
+            });
         }
 
         let plan = FilePlan {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::cells::Cell;
+use super::cells::{Cell, are_continuous};
 use super::layout::{self, JOURNALS};
 use super::sealed::{self, MAX_STORED_BYTES};
+use super::sections::MAX_HOLE;
 use super::store::Store;
 use super::upload::{StoredBytes, StoredFile};
 use crate::clock;
@@ -89,6 +90,17 @@ impl JournalEntry {
             blake3: self.blake3,
             md5: Some(self.md5),
             bytes,
+        }
+    }
+
+    /// Whether there can be such a file. Somebody else may have written the journal.
+    fn is_possible(&self) -> bool {
+        match &self.data {
+            Some(data) => data.len() as u64 == self.size && self.cells.is_empty(),
+            None => {
+                let end = self.cells.last().map_or(0, Cell::end);
+                are_continuous(&self.cells, self.size) && self.size - end <= MAX_HOLE
+            }
         }
     }
 
@@ -194,6 +206,9 @@ impl Leftovers {
             left.keys.push(info.key);
 
             for entry in entries {
+                if !entry.is_possible() {
+                    continue;
+                }
                 let same_path = left.files.entry(entry.path.clone()).or_default();
                 same_path.retain(|known| known.blake3 != entry.blake3);
                 same_path.push(entry);

@@ -4,6 +4,8 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use super::holder::Holder;
 use super::layout::LEASE;
 use super::store::{Created, Replaced, Store, Version};
@@ -57,7 +59,11 @@ impl<'a> Lease<'a> {
         let text = text_of(&holder)?;
 
         let is_taken = match store.get_versioned(LEASE, MAX_BYTES)? {
-            None => store.create(LEASE, text.into())? == Created::New,
+            // An answer may have been lost, so the object can be this run's own.
+            None => {
+                store.create(LEASE, text.into())? == Created::New
+                    || own_version(store, &holder)?.is_some()
+            }
             Some((found, version)) => {
                 if let Ok(other) = serde_json::from_slice::<Holder>(&found)
                     && other.holds()
@@ -78,6 +84,11 @@ impl<'a> Lease<'a> {
             store,
             own: Mutex::new(Own::new(holder)),
         })
+    }
+
+    /// Tells this run from all others.
+    pub(super) fn id(&self) -> Uuid {
+        self.own().holder.id
     }
 
     /// Whether a run has the place now.
@@ -116,22 +127,13 @@ impl<'a> Lease<'a> {
 
         let (renewed, renewed_at) = (Instant::now(), clock::now());
         own.holder = own.holder.renewed(LENGTH);
-        own.is_held = match self.version(&own.holder)? {
+        own.is_held = match own_version(self.store, &own.holder)? {
             Some(version) => replace(self.store, text_of(&own.holder)?, &version)?,
             None => false,
         };
         own.renewed = renewed;
         own.renewed_at = renewed_at;
         Ok(own.is_held)
-    }
-
-    /// The version of the object, if it is still this run's.
-    fn version(&self, own: &Holder) -> Result<Option<Version>> {
-        let Some((found, version)) = self.store.get_versioned(LEASE, MAX_BYTES)? else {
-            return Ok(None);
-        };
-        let is_own = serde_json::from_slice::<Holder>(&found).is_ok_and(|found| found.id == own.id);
-        Ok(is_own.then_some(version))
     }
 
     fn own(&self) -> MutexGuard<'_, Own> {
@@ -143,10 +145,19 @@ impl Drop for Lease<'_> {
     /// If the store is out of reach, the place is free after a while.
     fn drop(&mut self) {
         let own = self.own();
-        if let Ok(Some(_)) = self.version(&own.holder) {
+        if let Ok(Some(_)) = own_version(self.store, &own.holder) {
             let _ = self.store.delete(LEASE);
         }
     }
+}
+
+/// The version of the object, if it is this run's.
+fn own_version(store: &Store, own: &Holder) -> Result<Option<Version>> {
+    let Some((found, version)) = store.get_versioned(LEASE, MAX_BYTES)? else {
+        return Ok(None);
+    };
+    let is_own = serde_json::from_slice::<Holder>(&found).is_ok_and(|found| found.id == own.id);
+    Ok(is_own.then_some(version))
 }
 
 fn replace(store: &Store, text: Vec<u8>, version: &Version) -> Result<bool> {

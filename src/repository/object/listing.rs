@@ -1,6 +1,8 @@
 //! The heads of a repository, read with few requests. The catalog holds copies of them. A copy counts
 //! only while the store says that the head is still the object that was copied.
 
+use std::collections::HashSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::heads::{HeadObject, HeadText};
@@ -55,15 +57,53 @@ pub(super) fn read(store: &Store) -> Result<Vec<FoundHead>> {
             there.push((sequence, info));
         }
     }
-    if there.is_empty() {
-        return Ok(Vec::new());
-    }
 
     let catalog = catalog(store)?;
-    parallel::map(&there, |(sequence, info)| {
+    add_newer(&mut there, store, &catalog)?;
+    let mut heads = parallel::map(&there, |(sequence, info)| {
         let copied = catalog.of(*sequence);
         found(store, *sequence, info, copied)
-    })
+    })?;
+    give_own_labels(&mut heads);
+    Ok(heads)
+}
+
+/// Adds the heads that the catalog knows and that the list does not show yet: the lists of some
+/// stores lag behind.
+fn add_newer(there: &mut Vec<(u64, ObjectInfo)>, store: &Store, catalog: &Catalog) -> Result<()> {
+    let newest = there.last().map_or(0, |(sequence, _)| *sequence);
+    for copied in &catalog.heads {
+        if copied.sequence <= newest {
+            continue;
+        }
+        if let Some(info) = store.head(&layout::head(copied.sequence))? {
+            there.push((copied.sequence, info));
+        }
+    }
+    there.sort_by_key(|(sequence, _)| *sequence);
+    there.dedup_by_key(|(sequence, _)| *sequence);
+    Ok(())
+}
+
+/// Sees to it that a label leads to one backup. A head that cannot be read gets one that no other
+/// head has: the one that was guessed may be another one's.
+fn give_own_labels(heads: &mut [FoundHead]) {
+    let mut taken: HashSet<Label> = HashSet::new();
+    for head in &mut *heads {
+        let is_backup = matches!(head.object, Ok(HeadObject::Backup(_)));
+        if is_backup && !taken.insert(head.label.clone()) {
+            head.object = Err(corrupt().because("another backup has its label"));
+        }
+    }
+
+    for head in heads {
+        if head.object.is_ok() {
+            continue;
+        }
+        while !taken.insert(head.label.clone()) {
+            head.label = head.label.a_second_later();
+        }
+    }
 }
 
 /// Writes the catalog for these heads. Without it the next reader needs more requests, so a failure
@@ -118,6 +158,7 @@ fn found(
         && (copied.version.as_str(), copied.stored) == (info.version.to_text().as_str(), info.size)
         && let Some(text) = &copied.head
         && let Ok(object) = text.clone().try_into()
+        && has_number(&object, sequence)
     {
         return Ok(FoundHead {
             sequence,
@@ -134,7 +175,11 @@ fn found(
         let error = Error::new(Kind::NotFound, "the backup was removed a moment ago");
         return Ok(unreadable(sequence, info, copied, error));
     };
-    let object = HeadObject::from_bytes(&bytes);
+    let object =
+        HeadObject::from_bytes(&bytes).and_then(|object| match has_number(&object, sequence) {
+            true => Ok(object),
+            false => Err(corrupt().because("it is the manifest of another backup")),
+        });
     let mut head = match object {
         Ok(object) => {
             let label = label_of(&object).clone();
@@ -151,6 +196,14 @@ fn found(
         head.object = Err(error.on(&head.label));
     }
     Ok(head)
+}
+
+/// Whether a head stands under the number that it has. A removed backup does not tell its number.
+fn has_number(object: &HeadObject, sequence: u64) -> bool {
+    match object {
+        HeadObject::Backup(backup) => backup.head.sequence == sequence,
+        HeadObject::Removed(_) => true,
+    }
 }
 
 fn corrupt() -> Error {

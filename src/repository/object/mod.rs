@@ -37,6 +37,8 @@ mod marks;
 mod naming;
 mod objects;
 mod pruning;
+#[cfg(feature = "faults")]
+mod raw_objects;
 mod readers;
 mod sealed;
 mod sections;
@@ -51,6 +53,8 @@ mod writer;
 pub use self::compression::Compression;
 pub(super) use self::location::ObjectLocation;
 pub use self::store::Requests;
+#[cfg(feature = "faults")]
+pub use self::store::{StoreFault, StoreFaults, StoreRequest};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -111,7 +115,11 @@ impl ObjectRepository {
         compression: Compression,
     ) -> Result<Self> {
         let text = description.to_text()?;
-        if store.create(layout::DESCRIPTION, text.into())? == Created::Exists {
+        let created = store.create(layout::DESCRIPTION, text.clone().into())?;
+        // An answer may have been lost, so the object can be this call's own.
+        if created == Created::Exists
+            && store.get(layout::DESCRIPTION, description::MAX_BYTES)? != Some(text)
+        {
             return Err(Error::new(Kind::Refused, "there is a repository already")
                 .on(store.place())
                 .hint("use it as it is, or name another prefix"));
@@ -180,10 +188,10 @@ impl ObjectRepository {
             if head.label != *label {
                 continue;
             }
-            return match head.object? {
-                HeadObject::Backup(backup) => Ok((head.sequence, Arc::new(*backup))),
-                HeadObject::Removed(_) => Err(no_such_backup(label)),
-            };
+            // A backup that was removed may have been copied here again.
+            if let HeadObject::Backup(backup) = head.object? {
+                return Ok((head.sequence, Arc::new(*backup)));
+            }
         }
         Err(no_such_backup(label))
     }
@@ -207,13 +215,17 @@ impl ObjectRepository {
         }
     }
 
-    /// The newest backup that can be read and is not known to be damaged.
-    fn newest_sound(&self) -> Result<Option<Arc<BackupHead>>> {
+    /// The newest backup that can be read and is not known to be damaged, and whether a newer one
+    /// is. Then that one's damaged blobs may be this one's, too.
+    fn newest_sound(&self) -> Result<Option<(Arc<BackupHead>, bool)>> {
+        let mut is_suspect = false;
         for head in self.read_heads()?.into_iter().rev() {
-            if let Ok(HeadObject::Backup(backup)) = head.object
-                && !self.is_damaged(&backup.head.label)?
-            {
-                return Ok(Some(Arc::new(*backup)));
+            match head.object {
+                Ok(HeadObject::Removed(_)) => {}
+                Ok(HeadObject::Backup(backup)) if !self.is_damaged(&backup.head.label)? => {
+                    return Ok(Some((Arc::new(*backup), is_suspect)));
+                }
+                _ => is_suspect = true,
             }
         }
         Ok(None)

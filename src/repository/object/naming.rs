@@ -34,6 +34,12 @@ impl NamingKey {
     }
 }
 
+impl ObjectName {
+    pub(super) const fn as_bytes(&self) -> &[u8; blake3::OUT_LEN] {
+        &self.0
+    }
+}
+
 impl fmt::Debug for NamingKey {
     /// A later format keeps the key secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

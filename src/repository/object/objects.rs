@@ -10,8 +10,8 @@ use super::cells::Cell;
 use super::compression::Compression;
 use super::encoding::{self, Encoding};
 use super::layout;
-use super::naming::{NamingKey, damaged};
-use super::sections::{self, CellsByPath, SectionObject, StoredRow};
+use super::naming::{NamingKey, ObjectName, damaged};
+use super::sections::{self, CellsByPath, MAX_HOLE, SectionObject, StoredRow};
 use super::store::{Created, Store};
 use crate::error::{Error, Kind, Result};
 use crate::manifest::{Blake3Hash, RelativePath};
@@ -104,28 +104,45 @@ impl Objects {
         let Some(stored) = self.store.get(&key, self.cell_bytes + SLACK)? else {
             return Err(damaged(place(), "it is gone"));
         };
-        let plain = encoding::decode(cell.encoding, stored, length)
-            .map_err(|error| damaged(place(), error.to_string()))?;
-        if self.naming.name(&plain) != cell.name {
-            return Err(damaged(place(), "its bytes are not those of its name"));
+        match self.decoded(cell.name, length, stored) {
+            Some((_, plain)) => Ok(plain),
+            None => Err(damaged(place(), "its bytes are not those of its name")),
         }
-        Ok(plain)
     }
 
-    /// Whether the stored bytes of a blob are those that were stored. Decodes nothing.
+    /// The plain bytes of a blob, and the form in which it holds them. That need not be the form in
+    /// which the blob was stored first: a run that finds it damaged stores it again, and may compress
+    /// in another way. The name proves the bytes in any form. `None` if the bytes are others.
+    fn decoded(
+        &self,
+        name: ObjectName,
+        length: usize,
+        stored: Vec<u8>,
+    ) -> Option<(Encoding, Vec<u8>)> {
+        if stored.len() == length && self.naming.name(&stored) == name {
+            return Some((Encoding::Plain, stored));
+        }
+        let plain = encoding::decode(Encoding::Zstd, stored, length).ok()?;
+        (self.naming.name(&plain) == name).then_some((Encoding::Zstd, plain))
+    }
+
+    /// Whether the stored bytes of a blob are those that were stored. Decodes them only if they are
+    /// others: then the blob may have been stored again in another form.
     ///
     /// # Errors
     /// `StoredCorrupt` if they are not.
     pub(super) fn check_stored(&self, cell: &Cell) -> Result<()> {
         let key = layout::blob(&cell.name);
-        match self.store.get(&key, self.cell_bytes + SLACK)? {
-            None => Err(damaged(self.place_of(&key), "it is gone")),
-            Some(stored) if Blake3Hash::of(&stored) == cell.hash => Ok(()),
-            Some(_) => Err(damaged(
-                self.place_of(&key),
-                "its bytes are not those that were stored: the BLAKE3 differs",
-            )),
+        let Some(stored) = self.store.get(&key, self.cell_bytes + SLACK)? else {
+            return Err(damaged(self.place_of(&key), "it is gone"));
+        };
+        if Blake3Hash::of(&stored) == cell.hash || self.as_found(cell, stored).is_some() {
+            return Ok(());
         }
+        Err(damaged(
+            self.place_of(&key),
+            "its bytes are not those that were stored: the BLAKE3 differs",
+        ))
     }
 
     /// Stores the bytes of a cell, unless a blob holds them already. Returns the cell and how many
@@ -190,7 +207,7 @@ impl Objects {
 
         // A marked blob is used like any other: from the commit on, a head names it.
         if let Some(found) = store.get(&key, self.cell_bytes + SLACK)?
-            && let Some(found) = self.as_found(&cell, &found)
+            && let Some(found) = self.as_found(&cell, found)
         {
             return Ok((found, 0));
         }
@@ -201,22 +218,18 @@ impl Objects {
     }
 
     /// The cell with the blob that is there. `None` if that blob does not hold the cell's bytes.
-    fn as_found(&self, cell: &Cell, found: &[u8]) -> Option<Cell> {
-        let length = usize::try_from(cell.length).ok()?;
-        for encoding in [Encoding::Zstd, Encoding::Plain] {
-            let Ok(plain) = encoding::decode(encoding, found.to_vec(), length) else {
-                continue;
-            };
-            if self.naming.name(&plain) == cell.name {
-                return Some(Cell {
-                    stored: found.len() as u64,
-                    hash: Blake3Hash::of(found),
-                    encoding,
-                    ..*cell
-                });
-            }
-        }
-        None
+    fn as_found(&self, cell: &Cell, found: Vec<u8>) -> Option<Cell> {
+        let length = usize::try_from(cell.length)
+            .ok()
+            .filter(|_| cell.length <= self.cell_bytes)?;
+        let (stored, hash) = (found.len() as u64, Blake3Hash::of(&found));
+        let (encoding, _) = self.decoded(cell.name, length, found)?;
+        Some(Cell {
+            stored,
+            hash,
+            encoding,
+            ..*cell
+        })
     }
 
     /// Stores a blob again whose stored bytes are lost. `plain` must be the bytes of the cell.
@@ -241,7 +254,7 @@ impl Objects {
         if self.store.create(&key, stored.clone().into())? == Created::Exists {
             // Another program may have compressed it in another way.
             match self.store.get(&key, MAX_SECTION_BYTES)? {
-                Some(found) if self.is_section(&found, name) => {
+                Some(found) if text_of(&found, text.len()).as_deref() == Ok(text) => {
                     stored = found;
                     written = 0;
                 }
@@ -257,11 +270,6 @@ impl Objects {
         };
         self.keep(section, Arc::new(stored));
         Ok((section, written))
-    }
-
-    fn is_section(&self, stored: &[u8], name: super::naming::ObjectName) -> bool {
-        let text = zstd::stream::decode_all(stored);
-        text.is_ok_and(|text| self.naming.name(&text) == name)
     }
 
     /// The rows of a section.
@@ -301,19 +309,26 @@ impl Objects {
     /// The cells of one file.
     ///
     /// # Errors
-    /// As for [`Self::rows`]; `StoredCorrupt` if the section does not name the file.
+    /// As for [`Self::rows`]; `StoredCorrupt` if the section does not name the file, or names cells
+    /// that a file of `size` bytes cannot have.
     pub(super) fn cells_of(
         &self,
         section: &SectionObject,
         path: &RelativePath,
+        size: u64,
     ) -> Result<Arc<[Cell]>> {
-        match self.cells(section)?.get(path) {
-            Some(cells) => Ok(cells.clone()),
-            None => {
-                let place = self.place_of(&layout::section(&section.name));
-                Err(damaged(place, format!("it has no cells of {path}")))
-            }
+        let place = || self.place_of(&layout::section(&section.name));
+        let cells = self.cells(section)?;
+        let Some(cells) = cells.get(path) else {
+            return Err(damaged(place(), format!("it has no cells of {path}")));
+        };
+
+        let end = cells.last().map_or(0, Cell::end);
+        if end > size || size - end > MAX_HOLE {
+            let why = format!("the cells of {path} hold {end} bytes, and its row says {size}");
+            return Err(damaged(place(), why));
         }
+        Ok(cells.clone())
     }
 
     /// The proven text of a section.
@@ -337,8 +352,7 @@ impl Objects {
                 None => return Err(damaged(place(), "it is gone")),
             },
         };
-        let text = zstd::bulk::decompress(&stored, size)
-            .map_err(|error| damaged(place(), error.to_string()))?;
+        let text = text_of(&stored, size).map_err(|why| damaged(place(), why))?;
         if self.naming.name(&text) != section.name {
             return Err(damaged(place(), "its text is not that of its name"));
         }
@@ -381,4 +395,13 @@ impl Objects {
     pub(super) fn place_of(&self, key: &str) -> String {
         format!("{}/{key}", self.store.place().trim_end_matches('/'))
     }
+}
+
+/// The plain text of a section. The error is why the object does not hold `size` bytes of text.
+fn text_of(stored: &[u8], size: usize) -> std::result::Result<Vec<u8>, String> {
+    let text = zstd::bulk::decompress(stored, size).map_err(|error| error.to_string())?;
+    if text.len() == size {
+        return Ok(text);
+    }
+    Err(format!("it holds {} bytes, not {size}", text.len()))
 }

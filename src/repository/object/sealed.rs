@@ -47,15 +47,15 @@ pub(super) fn unsealed(object: &[u8]) -> std::result::Result<Vec<u8>, String> {
     if sealed.get(DIGITS) != Some(&b'\n') {
         return Err("it does not begin with a checksum".to_owned());
     }
-    let text = sealed.split_off(DIGITS + 1);
-    let digits = sealed.get(..DIGITS).unwrap_or_default();
-    let expected = std::str::from_utf8(digits)
+    // In place: a second copy of a long text would need its memory twice.
+    let digits: Vec<u8> = sealed.drain(..=DIGITS).take(DIGITS).collect();
+    let expected = std::str::from_utf8(&digits)
         .ok()
         .and_then(|digits| digits.parse().ok());
-    if expected != Some(Blake3Hash::of(&text)) {
+    if expected != Some(Blake3Hash::of(&sealed)) {
         return Err("its checksum does not fit".to_owned());
     }
-    Ok(text)
+    Ok(sealed)
 }
 
 fn cannot_write(error: impl std::error::Error + Send + Sync + 'static) -> Error {

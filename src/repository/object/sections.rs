@@ -14,6 +14,9 @@ use crate::manifest::{Blake3Hash, RelativePath, Row};
 /// How many bytes at both ends of a file stand in its row: as long as header and footer of a chunk,
 /// twice.
 pub(super) const END_BYTES: usize = 256;
+/// The most zeros behind the last cell of a file. They are the hole of an active chunk, and no chunk
+/// is as long as that.
+pub(super) const MAX_HOLE: u64 = 4 << 30;
 /// How many rows have their cells in one section.
 pub(super) const ROWS_OF_CELLS: usize = 4096;
 
@@ -113,6 +116,10 @@ pub(super) fn rows_of(text: &[u8]) -> std::result::Result<Vec<StoredRow>, String
         {
             let (path, held, size) = (&row.row.path, data.len(), row.row.size);
             return Err(format!("it holds {held} bytes of {path}, not {size}"));
+        }
+        if row.data.is_none() && row.first.is_none() && row.row.size > MAX_HOLE {
+            let (path, size) = (&row.row.path, row.row.size);
+            return Err(format!("it names none of the {size} bytes of {path}"));
         }
         rows.push(row);
     }

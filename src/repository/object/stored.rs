@@ -8,7 +8,7 @@ use super::file::ObjectFile;
 use super::heads::BackupHead;
 use super::objects::Objects;
 use super::sections::{Group, ROWS_OF_CELLS, SectionObject, StoredRow};
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
 use crate::manifest::{FileEntry, FileSet, Manifest, RelativePath};
 
@@ -38,7 +38,8 @@ impl FoundRow {
     pub(super) fn cells(&self, objects: &Objects) -> Result<Arc<[Cell]>> {
         match &self.cells {
             Some(section) if self.stored.data.is_none() => {
-                objects.cells_of(section, &self.stored.row.path)
+                let row = &self.stored.row;
+                objects.cells_of(section, &row.path, row.size)
             }
             _ => Ok(Arc::from(Vec::new())),
         }
@@ -58,16 +59,32 @@ impl StoredFiles {
     pub(super) fn manifest(&self) -> Result<Manifest> {
         let mut files = Vec::new();
         for group in &self.backup.groups {
-            for stored in self.objects.rows(&group.rows)? {
+            for stored in self.rows_of(group)? {
                 files.push(stored.row);
             }
         }
         files.sort_by(|one, other| one.path.cmp(&other.path));
 
-        Ok(Manifest {
-            head: self.backup.head.clone(),
-            files,
-        })
+        let label = &self.backup.head.label;
+        Manifest::of_parts(self.backup.head.clone(), files).map_err(|error| error.on(label))
+    }
+
+    /// The rows of a group. They are those that the head speaks of.
+    fn rows_of(&self, group: &Group) -> Result<Vec<StoredRow>> {
+        let rows = self.objects.rows(&group.rows)?;
+        let ends = (
+            rows.first().map(|stored| &stored.row.path),
+            rows.last().map(|stored| &stored.row.path),
+        );
+        if rows.len() as u64 == group.files && ends == (Some(&group.first), Some(&group.last)) {
+            return Ok(rows);
+        }
+        Err(Error::new(Kind::StoredCorrupt, "the manifest is damaged")
+            .on(&self.backup.head.label)
+            .because(format!(
+                "the files from {} to {} are not those of their section",
+                group.first, group.last
+            )))
     }
 
     /// The rows of a group.
@@ -80,7 +97,7 @@ impl StoredFiles {
         }
 
         let rows = match self.backup.groups.get(group) {
-            Some(group) => Arc::new(self.objects.rows(&group.rows)?),
+            Some(group) => Arc::new(self.rows_of(group)?),
             None => Arc::default(),
         };
         kept.push_back((group, rows.clone()));

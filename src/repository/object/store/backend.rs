@@ -37,6 +37,16 @@ impl Backend {
         }
     }
 
+    /// The same store, with faults before it.
+    #[cfg(feature = "faults")]
+    pub(super) fn with_faults(&self, faults: super::StoreFaults) -> Self {
+        let objects = super::request_faults::FaultyObjects::new(self.objects.clone(), faults);
+        Self {
+            objects: Arc::new(objects),
+            provider: self.provider,
+        }
+    }
+
     pub(super) fn objects(&self) -> &dyn ObjectStore {
         &*self.objects
     }

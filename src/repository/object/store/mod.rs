@@ -22,6 +22,8 @@ mod probe;
 mod profile;
 mod provider;
 mod repeat;
+#[cfg(feature = "faults")]
+mod request_faults;
 mod requests;
 mod runtime;
 #[cfg(test)]
@@ -43,6 +45,8 @@ use object_store::{
 pub(super) use self::options::Environment;
 pub(super) use self::options::{Addressing, Limits, ServerSideEncryption, StoreOptions};
 pub(super) use self::probe::{Preconditions, probe};
+#[cfg(feature = "faults")]
+pub use self::request_faults::{StoreFault, StoreFaults, StoreRequest};
 pub use self::requests::Requests;
 pub(super) use self::url::ObjectUrl;
 
@@ -127,6 +131,11 @@ impl Store {
     pub(super) fn connect(url: &ObjectUrl, options: &StoreOptions) -> Result<Self> {
         let counter = Arc::new(Counter::default());
         let backend = backend::connect(url, options, &counter)?;
+        #[cfg(feature = "faults")]
+        let backend = match request_faults::of_environment() {
+            Some(faults) => backend.with_faults(faults),
+            None => backend,
+        };
         Self::new(
             backend,
             url.place(),
