@@ -81,6 +81,29 @@ macro_rules! in_every_store {
 }
 pub(crate) use in_every_store;
 
+/// As [`in_every_store`], for tests of so many bytes that a server with short cells takes minutes.
+macro_rules! in_stores_of_this_process {
+    ($($test:ident,)*) => {$(
+        mod $test {
+            #[test]
+            fn in_a_directory() {
+                crate::stores::with(crate::stores::Store::Directory, super::$test);
+            }
+
+            #[test]
+            fn in_memory() {
+                crate::stores::with(crate::stores::Store::Memory, super::$test);
+            }
+
+            #[test]
+            fn in_objects() {
+                crate::stores::with(crate::stores::Store::Objects, super::$test);
+            }
+        }
+    )*};
+}
+pub(crate) use in_stores_of_this_process;
+
 /// As [`in_every_store`], for tests of damage to one of several copies of the same bytes. Objects
 /// have one copy (`tests/object_repository.rs`).
 macro_rules! in_stores_with_copies {

@@ -9,9 +9,9 @@ use kbackup_testnode::{Made, Synthetic};
 
 use super::bench::{Bench, elect, small};
 use crate::executable::{kbackup, kbackup_with_fault, stderr};
-use crate::stores::in_every_store;
+use crate::stores::in_stores_of_this_process;
 
-in_every_store! {
+in_stores_of_this_process! {
     a_diff_reads_little_more_than_the_appended_bytes,
     a_filter_is_read_again_when_it_is_due,
     a_diff_does_not_read_each_old_epoch_again,

@@ -395,7 +395,7 @@ mod tests {
         let repository = marked(-3600);
         let mut unneeded = Unneeded::find(&repository).unwrap();
         // Two hours later.
-        unneeded.now = unneeded.now + jiff::SignedDuration::from_secs(7200);
+        unneeded.now += jiff::SignedDuration::from_secs(7200);
         assert_eq!(unneeded.plan(Duration::from_secs(3000)).due_objects, 1);
         assert_eq!(unneeded.plan(Duration::from_secs(4000)).due_objects, 0);
         assert_eq!(unneeded.plan(Duration::from_secs(4000)).unmarked_objects, 0);
