@@ -146,16 +146,6 @@ impl Store {
         )
     }
 
-    /// A store in the memory of this process, for tests.
-    #[cfg(feature = "faults")]
-    pub(super) fn in_memory() -> Self {
-        let backend = Backend::in_memory();
-        let limits = Limits::default();
-        let counter = Arc::default();
-        #[expect(clippy::expect_used, reason = "only tests have a store in memory")]
-        Self::new(backend, "memory:", "", limits, None, counter).expect("threads for the network")
-    }
-
     fn new(
         backend: Backend,
         place: &str,
