@@ -326,8 +326,7 @@ fn the_program_prints_what_the_page_promises() {
         "expire --repo repo --keep-last 1 --confirm",
         "kbackup.expire/1",
     );
-    std::fs::create_dir(place.path("objects")).unwrap();
-    let objects = format!("object+file://{}", place.path("objects").display());
+    let objects = format!("object+file://{}", place.path("pruned").display());
     place
         .kbackup(&format!("copy --from repo --to {objects} --new-repository"))
         .assert()

@@ -18,7 +18,7 @@ pub(super) const EXIT_CODES: &[(&str, &str)] = &[
         "another run holds the repository, or works on the node",
     ),
     ("12", "wrong credentials, or permission denied"),
-    ("13", "the node cannot be reached"),
+    ("13", "the node or the object store cannot be reached"),
     (
         "20",
         "stored data is damaged (check: a server would not start, or would lose something)",

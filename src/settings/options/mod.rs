@@ -215,7 +215,7 @@ impl Verb {
 /// The repository, for every verb that needs one.
 #[derive(Debug, Args)]
 struct RepositoryArguments {
-    /// Directory of the repository
-    #[arg(long, env = "KBACKUP_REPO", value_name = "DIR")]
+    /// The repository: a directory, or a URL such as `s3://BUCKET/PREFIX`
+    #[arg(long, env = "KBACKUP_REPO", value_name = "REPO")]
     repo: PathBuf,
 }

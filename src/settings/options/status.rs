@@ -11,12 +11,12 @@ use crate::settings::{Origin, SecretSource};
 
 #[derive(Debug, Args)]
 pub(in crate::settings) struct StatusArguments {
-    /// Directory of the repository; kbackup looks at it if no agent is named or the agent does not
-    /// answer
+    /// The repository, a directory or a URL; kbackup looks at it if no agent is named or the agent
+    /// does not answer
     #[arg(
         long,
         env = "KBACKUP_REPO",
-        value_name = "DIR",
+        value_name = "REPO",
         required_unless_present = "agent"
     )]
     repo: Option<PathBuf>,

@@ -26,6 +26,8 @@ mod repeat;
 mod request_faults;
 mod requests;
 mod runtime;
+#[cfg(feature = "faults")]
+mod test_stores;
 #[cfg(test)]
 mod tests;
 mod url;

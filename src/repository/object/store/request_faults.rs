@@ -15,10 +15,6 @@ use object_store::{
     ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
-use super::Store;
-use super::backend::Backend;
-use super::options::Limits;
-
 /// A request that a store is about to get.
 #[derive(Debug, Clone, Copy)]
 pub struct StoreRequest<'a> {
@@ -58,30 +54,6 @@ pub enum StoreFault {
 /// Says what happens to each request; `None` is the usual. Many threads ask at once. It must not
 /// call the store.
 pub type StoreFaults = Arc<dyn Fn(&StoreRequest<'_>) -> Option<StoreFault> + Send + Sync>;
-
-impl Store {
-    /// A store in the memory of this process, for tests.
-    pub(in super::super) fn in_memory() -> Self {
-        let backend = Backend::in_memory();
-        let limits = Limits::default();
-        let counter = Arc::default();
-        #[expect(clippy::expect_used, reason = "only tests have a store in memory")]
-        Self::new(backend, "memory:", "", limits, None, counter).expect("threads for the network")
-    }
-
-    /// The same store, with faults between it and this client.
-    pub(in super::super) fn with_faults(&self, faults: StoreFaults) -> crate::error::Result<Self> {
-        let inner = &self.inner;
-        Self::new(
-            inner.backend.with_faults(faults),
-            &inner.place,
-            &inner.prefix,
-            inner.limits,
-            inner.storage_class.clone(),
-            inner.counter.clone(),
-        )
-    }
-}
 
 /// A store with faults.
 #[derive(Clone)]
