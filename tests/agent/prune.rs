@@ -5,14 +5,14 @@ use crate::cli::NodeSite;
 
 #[test]
 fn an_expiry_in_an_object_store_is_followed_by_a_prune() {
-    let site = NodeSite::still();
+    let site = NodeSite::backed_up("24.10-append");
     let place = &site.place;
-    std::fs::create_dir(place.path("objects")).unwrap();
     let objects = format!("object+file://{}", place.path("objects").display());
-    for _ in 0..2 {
-        let line = format!("full --repo {objects} --node URL --new-repository");
-        place.kbackup(&site.line(&line)).assert().code(0);
-    }
+    let full = format!("full --repo {objects} --node URL --new-repository");
+    place.kbackup(&site.line(&full)).assert().code(0);
+    // Two backups of one second that hold the same would leave nothing to prune.
+    site.advance(600);
+    place.kbackup(&site.line(&full)).assert().code(0);
     place.write(
         "kbackup.toml",
         "[expire]\nkeep-last = 1\n\n[prune]\ngrace = '0s'\n",
