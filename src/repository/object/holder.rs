@@ -91,6 +91,11 @@ fn process(pid: u32) -> Option<String> {
     let status = String::from_utf8_lossy(&status);
     // The name of the program, in parentheses, may hold blanks. The start is the 20th field behind.
     let (_, fields) = status.rsplit_once(')')?;
+    // A process that nobody has waited for is a zombie. It does nothing any more.
+    let has_ended = matches!(fields.split_whitespace().next(), Some("Z" | "X"));
+    if has_ended {
+        return None;
+    }
     let start = fields.split_whitespace().nth(19)?;
 
     let boot = fs::read_small(Path::new("/proc/sys/kernel/random/boot_id"), MAX_BYTES);
@@ -119,5 +124,17 @@ mod tests {
         elsewhere.host = "elsewhere".to_owned();
         assert!(elsewhere.holds(), "nobody here knows of other machines");
         assert!(mine.in_words().contains(&std::process::id().to_string()));
+    }
+
+    #[test]
+    fn a_killed_run_that_nobody_has_waited_for_holds_no_longer() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while process(child.id()).is_some() {
+            std::thread::yield_now();
+        }
+        // It is a zombie until now.
+        let status = format!("/proc/{}/stat", child.id());
+        assert!(fs::read_small(Path::new(&status), MAX_BYTES).is_ok());
+        child.wait().unwrap();
     }
 }
