@@ -53,29 +53,26 @@ pub(crate) fn current() -> Store {
     STORE.get()
 }
 
+/// Makes one test of a function that takes nothing for each of these kinds of repository.
+macro_rules! in_stores {
+    ($test:ident: $($name:ident = $store:ident),*) => {
+        mod $test {
+            $(
+                #[test]
+                fn $name() {
+                    crate::stores::with(crate::stores::Store::$store, super::$test);
+                }
+            )*
+        }
+    };
+}
+pub(crate) use in_stores;
+
 /// Makes one test for each kind of repository of functions that take nothing.
 macro_rules! in_every_store {
     ($($test:ident,)*) => {$(
-        mod $test {
-            #[test]
-            fn in_a_directory() {
-                crate::stores::with(crate::stores::Store::Directory, super::$test);
-            }
-
-            #[test]
-            fn in_memory() {
-                crate::stores::with(crate::stores::Store::Memory, super::$test);
-            }
-
-            #[test]
-            fn in_objects() {
-                crate::stores::with(crate::stores::Store::Objects, super::$test);
-            }
-
-            #[test]
-            fn on_s3() {
-                crate::stores::with(crate::stores::Store::S3, super::$test);
-            }
+        crate::stores::in_stores! {
+            $test: in_a_directory = Directory, in_memory = Memory, in_objects = Objects, on_s3 = S3
         }
     )*};
 }
@@ -84,40 +81,19 @@ pub(crate) use in_every_store;
 /// As [`in_every_store`], for tests of so many bytes that a server with short cells takes minutes.
 macro_rules! in_stores_of_this_process {
     ($($test:ident,)*) => {$(
-        mod $test {
-            #[test]
-            fn in_a_directory() {
-                crate::stores::with(crate::stores::Store::Directory, super::$test);
-            }
-
-            #[test]
-            fn in_memory() {
-                crate::stores::with(crate::stores::Store::Memory, super::$test);
-            }
-
-            #[test]
-            fn in_objects() {
-                crate::stores::with(crate::stores::Store::Objects, super::$test);
-            }
+        crate::stores::in_stores! {
+            $test: in_a_directory = Directory, in_memory = Memory, in_objects = Objects
         }
     )*};
 }
 pub(crate) use in_stores_of_this_process;
 
 /// As [`in_every_store`], for tests of damage to one of several copies of the same bytes. Objects
-/// have one copy (`tests/object_repository.rs`).
+/// have one copy (`tests/torture/objects/damage.rs`).
 macro_rules! in_stores_with_copies {
     ($($test:ident,)*) => {$(
-        mod $test {
-            #[test]
-            fn in_a_directory() {
-                crate::stores::with(crate::stores::Store::Directory, super::$test);
-            }
-
-            #[test]
-            fn in_memory() {
-                crate::stores::with(crate::stores::Store::Memory, super::$test);
-            }
+        crate::stores::in_stores! {
+            $test: in_a_directory = Directory, in_memory = Memory
         }
     )*};
 }

@@ -284,22 +284,9 @@ fn no_more_numbers(newest: Option<&Head>) -> Error {
 }
 
 fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {
-    let what = format!(
-        "the repository holds backups of {}, this is {}",
-        in_words(theirs),
-        in_words(ours)
-    );
+    let what = format!("the repository holds backups of {theirs}, this is {ours}");
     Error::new(Kind::Refused, what)
         .hint("each node needs a repository of its own: choose another `--repo`")
-}
-
-fn in_words(identity: &Identity) -> String {
-    let endpoint = identity.endpoint.as_deref();
-    format!(
-        "{} (database {})",
-        endpoint.unwrap_or("a node that was not asked"),
-        identity.database
-    )
 }
 
 fn left_the_branch(backups: &[Head], newest: &Head, log: SourceLog<'_>) -> Error {

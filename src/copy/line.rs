@@ -287,20 +287,7 @@ fn how_they_part(backup: &Head, copy: &Head) -> String {
 }
 
 fn of_another_node(theirs: &Identity, ours: &Identity) -> Error {
-    let what = format!(
-        "the target holds backups of {}, this is one of {}",
-        in_words(theirs),
-        in_words(ours)
-    );
+    let what = format!("the target holds backups of {theirs}, this is one of {ours}");
     Error::new(Kind::Refused, what)
         .hint("each node needs a repository of its own: choose another target")
-}
-
-fn in_words(identity: &Identity) -> String {
-    let endpoint = identity.endpoint.as_deref();
-    format!(
-        "{} (database {})",
-        endpoint.unwrap_or("a node that was not asked"),
-        identity.database
-    )
 }

@@ -137,6 +137,14 @@ pub struct Identity {
     pub endpoint: Option<String>,
 }
 
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let endpoint = self.endpoint.as_deref();
+        let endpoint = endpoint.unwrap_or("a node that was not asked");
+        write!(f, "{endpoint} (database {})", self.database)
+    }
+}
+
 /// The owner of the server's files, by number. The names are for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Owner {

@@ -37,7 +37,7 @@ use std::time::Duration;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::format::{Lineage, ReadAt};
 use crate::manifest::{FileSet, Head, Label, Manifest, Row};
 use crate::run::Run;
@@ -209,4 +209,19 @@ fn is_key(key: &str) -> bool {
         && !key.starts_with('.')
         && key != "lock"
         && key != "readers"
+}
+
+/// Refuses a key that may name no value.
+fn check_key(key: &str) -> Result<()> {
+    if is_key(key) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Failed, "this is not a key of the repository's state").on(key))
+}
+
+/// The error for a backup that is not listed.
+fn no_such_backup(label: &Label) -> Error {
+    Error::new(Kind::NotFound, "there is no such backup")
+        .on(label)
+        .hint("`kbackup list` shows what there is")
 }

@@ -9,6 +9,7 @@ use crate::clock::{self, Timestamp};
 use crate::error::{Error, Kind, Result};
 use crate::fs::{self, FileKind};
 use crate::manifest::{Label, RelativePath};
+use crate::repository::check_key;
 
 /// The version of the layout that this program writes.
 const FORMAT: u32 = 1;
@@ -137,10 +138,8 @@ impl Layout {
     /// # Errors
     /// `Failed` if the key breaks the rules of [`crate::repository::Repository::state`].
     pub(super) fn value(&self, key: &str) -> Result<PathBuf> {
-        if super::super::is_key(key) {
-            return Ok(self.state().join(key));
-        }
-        Err(Error::new(Kind::Failed, "this is not a key of the repository's state").on(key))
+        check_key(key)?;
+        Ok(self.state().join(key))
     }
 
     /// Makes the directories that are missing.

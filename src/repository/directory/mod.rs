@@ -42,7 +42,7 @@ use self::removal::SpaceTally;
 use self::stored::Files;
 use self::writer::DirectoryWriter;
 use super::lock::Lock;
-use super::{Held, Interrupted, Listed, Repository, SharedEpochs, Writer};
+use super::{Held, Interrupted, Listed, Repository, SharedEpochs, Writer, no_such_backup};
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
 use crate::fs;
@@ -242,12 +242,6 @@ fn refuse_foreign_files(layout: &Layout) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn no_such_backup(label: &Label) -> Error {
-    Error::new(Kind::NotFound, "there is no such backup")
-        .on(label)
-        .hint("`kbackup list` shows what there is")
 }
 
 fn damaged_manifest(path: &Path) -> Error {

@@ -22,7 +22,10 @@ use uuid::Uuid;
 
 use self::blobs::{Blob, BlobId, Blobs};
 use self::writer::MemoryWriter;
-use super::{Held, Interrupted, Listed, ProvenCopy, Repository, SharedEpochs, Writer};
+use super::{
+    Held, Interrupted, Listed, ProvenCopy, Repository, SharedEpochs, Writer, check_key,
+    no_such_backup,
+};
 use crate::clock;
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
@@ -194,12 +197,6 @@ impl Store {
     }
 }
 
-fn no_such_backup(label: &Label) -> Error {
-    Error::new(Kind::NotFound, "there is no such backup")
-        .on(label)
-        .hint("`kbackup list` shows what there is")
-}
-
 /// The error for a stored file that is damaged.
 fn not_as_stored(place: String, why: impl Into<String>) -> Error {
     Error::new(Kind::StoredCorrupt, "a stored file is not as it was stored")
@@ -352,13 +349,6 @@ impl Repository for MemoryRepository {
     fn shares_device_with(&self, _: &Path) -> Result<bool> {
         Ok(false)
     }
-}
-
-fn check_key(key: &str) -> Result<()> {
-    if super::is_key(key) {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Failed, "no key of a repository's state").on(key))
 }
 
 /// Somebody reads a backup.

@@ -77,7 +77,8 @@ use self::store::{Created, Store, probe};
 use self::stored::StoredFiles;
 use self::writer::ObjectWriter;
 use super::{
-    Held, Interrupted, Listed, Prunable, Repository, SharedEpochs, Writer, condition, numbers,
+    Held, Interrupted, Listed, Prunable, Repository, SharedEpochs, Writer, check_key, condition,
+    no_such_backup, numbers,
 };
 use crate::error::{Error, Kind, Result};
 use crate::format::ReadAt;
@@ -284,12 +285,6 @@ impl ObjectRepository {
     }
 }
 
-fn no_such_backup(label: &Label) -> Error {
-    Error::new(Kind::NotFound, "there is no such backup")
-        .on(label)
-        .hint("`kbackup list` shows what there is")
-}
-
 impl Repository for ObjectRepository {
     fn id(&self) -> Uuid {
         self.description.id
@@ -426,11 +421,4 @@ impl Repository for ObjectRepository {
             None => Ok(false),
         }
     }
-}
-
-fn check_key(key: &str) -> Result<()> {
-    if super::is_key(key) {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Failed, "no key of a repository's state").on(key))
 }
